@@ -1,0 +1,1 @@
+"""Floor 0: barriers, graph, contracts, step, engine. Knows neither z/h/p nor robots."""

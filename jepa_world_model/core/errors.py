@@ -1,0 +1,15 @@
+"""The errors a user can mend: the command line prints their one sentence and exits with 2."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Something the user can mend; the message says what, where, what was allowed, and the next move."""
+
+
+class ConfigError(UserError):
+    """A configuration key or value that cannot be used."""
+
+
+class ContractError(UserError):
+    """A declaration broken: a loss or latent reads, moves or owns what it did not declare."""
