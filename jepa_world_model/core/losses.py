@@ -1,0 +1,123 @@
+"""The registry of losses: a contract, a function and options, side by side; and their weighted sum."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa_world_model.core.barrier import stop
+from jepa_world_model.core.errors import ContractError, UserError
+from jepa_world_model.core.graph import Contract, Graph, View, unknown
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One row of the loss table."""
+
+    name: str
+    family: str
+    contract: Contract
+    function: Callable[[View], Tensor]  # View -> scalar
+    options: type | None = None  # a frozen dataclass of the loss's own settings
+    trivial: str = ""  # the score of a model that solves it without learning, where there is one
+
+    @property
+    def claim(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+
+class Registry(Mapping[str, Loss]):
+    """Losses by name, in the order of declaration. Use as a decorator:
+
+    @LOSSES("jepa", family="core", moves=("z_hat",), fixed=("z",))
+    def jepa(view): ...
+    """
+
+    def __init__(self) -> None:
+        self._losses: dict[str, Loss] = {}
+
+    def __call__(
+        self, name: str, *, family: str, options: type | None = None, trivial: str = "", **contract: tuple[str, ...]
+    ) -> Callable[[Callable[[View], Tensor]], Callable[[View], Tensor]]:
+        """Register the decorated function under `name`; `contract` holds moves, fixed, heads, frozen."""
+
+        def register(function: Callable[[View], Tensor]) -> Callable[[View], Tensor]:
+            if name in self._losses:
+                raise ContractError(f"the loss {name!r} is declared twice")
+            for key, value in contract.items():
+                if not isinstance(value, tuple):
+                    raise ContractError(f"the loss {name!r} declares {key}={value!r}; write a tuple of names")
+            loss = Loss(name, family, Contract(**contract), function, options, trivial)
+            if not loss.claim:
+                raise ContractError(f"the loss {name!r} needs a docstring: its first line is its claim in every table")
+            self._losses[name] = loss
+            return function
+
+        return register
+
+    def __getitem__(self, name: str) -> Loss:
+        if name not in self._losses:
+            raise UserError(unknown("loss", name, self._losses))
+        return self._losses[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._losses)
+
+    def __len__(self) -> int:
+        return len(self._losses)
+
+    def check(self, graph: Graph) -> None:
+        """Hold every contract against the latent table. Errors: ContractError naming loss and latent."""
+        for loss in self._losses.values():
+            for latent in loss.contract.moves + loss.contract.fixed:
+                if latent not in graph.table:
+                    raise ContractError(f"the loss {loss.name!r}: {unknown('latent', latent, graph.table)}")
+
+    def active(self, weights: Mapping[str, float | Callable]) -> tuple[Loss, ...]:
+        """The losses with a weight above 0. Errors: UserError for an unknown name, a negative or non-finite weight."""
+        for name, weight in weights.items():
+            if name not in self._losses:
+                raise UserError(f"loss_weights: {unknown('loss', name, self._losses)}")
+            if isinstance(weight, bool) or not math.isfinite(weight) or weight < 0:
+                raise UserError(f"loss_weights.{name} must be a finite number, 0 (off) or above, got {weight}")
+        return tuple(loss for name, loss in self._losses.items() if weights.get(name, 0) > 0)
+
+    def options_type(self, name: str) -> type:
+        """A frozen dataclass with one field a loss that has options, each defaulting to that loss's own defaults."""
+        fields = [
+            (loss.name, loss.options, dataclasses.field(default_factory=loss.options))
+            for loss in self._losses.values()
+            if loss.options is not None
+        ]
+        made = dataclasses.make_dataclass(name, fields, frozen=True, kw_only=True)
+        made.__doc__ = "The options of the losses that have any; one table a loss."
+        return made
+
+
+def evaluate(losses: tuple[Loss, ...], view_of: Callable[[Loss], View]) -> dict[str, Tensor]:
+    """Every loss as a scalar tensor. Errors: ContractError for a result that is not a scalar."""
+    terms: dict[str, Any] = {}
+    for loss in losses:
+        terms[loss.name] = term = loss.function(view_of(loss))
+        if not isinstance(term, Tensor) or term.dim() != 0:
+            shape = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
+            raise ContractError(f"the loss {loss.name!r} must return a scalar tensor, got {shape}")
+    return terms
+
+
+def weighted_sum(terms: Mapping[str, Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The total that is differentiated, and the weighted terms as constants.
+
+    Shapes: weights [len(terms)] in the order of `terms`, on their device -> total [], weighted [len(terms)].
+    One stack and one product, however many losses: the gradient of term i is exactly its weight.
+    """
+    weighted = torch.stack([term.float() for term in terms.values()]) * weights
+    return weighted.sum(), stop(weighted)

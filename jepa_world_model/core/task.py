@@ -1,0 +1,104 @@
+"""What an engine trains: a model, a latent table, the losses that are on, and the gates between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.graph import Context, Graph, View
+from jepa_world_model.core.losses import Loss, Registry, evaluate, weighted_sum
+from jepa_world_model.core.rng import Streams
+
+
+def needed_groups(graph: Graph, losses: Collection[Loss]) -> frozenset[str]:
+    """The parameter groups that these losses need; nothing else has to be built."""
+    return frozenset().union(*(graph.contract_needs(loss.contract) for loss in losses))
+
+
+def parameter_groups(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    """Parameters by group: one group a child module, its name first in every parameter's name."""
+    groups: dict[str, dict[str, nn.Parameter]] = {name: {} for name, _ in model.named_children()}
+    for name, parameter in model.named_parameters():
+        group = name.partition(".")[0]
+        if group not in groups:
+            raise UserError(f"the parameter {name!r} belongs to no group; every parameter must live in a child module")
+        groups[group][name] = parameter
+    return groups
+
+
+class Task:
+    """Model, latent table, active losses with weights, and gates: everything a step needs except the data.
+
+    graph: the latent table; gates: every edge's share, as `Graph.gates` returns it. settings: passed to latents and
+    losses as they are. options: an object with one attribute a loss that has options. streams: the random streams;
+    a loss that draws takes `view.generator(name)`, a function of (seed, name, step) alone.
+    Errors: UserError when no loss is on; ContractError when a contract names what does not exist.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: Graph,
+        registry: Registry,
+        *,
+        weights: Mapping[str, float],
+        gates: Mapping[str, float],
+        settings: Any = None,
+        options: Any = None,
+        streams: Streams | None = None,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
+        registry.check(graph)
+        self.model, self.graph, self.registry = model, graph, registry
+        self.weights = {name: float(weight) for name, weight in weights.items()}
+        self.gates, self.settings, self.options = dict(gates), settings, options
+        self.streams, self.autocast = streams or Streams(0), autocast
+        self.losses = registry.active(self.weights)
+        if not self.losses:
+            raise UserError("every loss weight is 0: nothing would train; set at least one of --loss-weights.* above 0")
+        self.groups = parameter_groups(model)
+        self.wanted = tuple(dict.fromkeys(n for x in self.losses for n in x.contract.moves + x.contract.fixed))
+        self._weight_row: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.model.parameters()).device
+
+    def with_model(self, model: nn.Module) -> Task:
+        """The same task on another model of the same shape."""
+        parts = {key: getattr(self, key) for key in ("weights", "gates", "settings", "options", "streams", "autocast")}
+        return Task(model, self.graph, self.registry, **parts)
+
+    def context(self, batch: Any, step: int = 0) -> Context:
+        """What latents and losses of one step may read besides latents."""
+        return Context(self.model, batch, self.settings, partial(self.streams.torch, step=step, device=self.device))
+
+    def states(self, batch: Any, names: Collection[str], step: int = 0) -> dict[str, Any]:
+        """The named latents and all they need, under this task's gates."""
+        return self.graph.run(self.context(batch, step), names, self.gates, self.autocast)
+
+    def terms(self, batch: Any, step: int = 0) -> dict[str, Tensor]:
+        """Every active loss as a scalar: latents under autocast, losses in fp32, each latent computed once."""
+        context = self.context(batch, step)
+        states = self.graph.run(context, self.wanted, self.gates, self.autocast)
+        return evaluate(
+            self.losses,
+            lambda loss: View(loss.name, loss.contract, states, context, getattr(self.options, loss.name, None)),
+        )
+
+    def total(self, terms: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The weighted sum that is differentiated, and the weighted terms as constants [len(terms)]."""
+        if self._weight_row is None or self._weight_row.device != self.device:
+            self._weight_row = torch.tensor([self.weights[name] for name in terms], device=self.device)
+        return weighted_sum(terms, self._weight_row)
+
+    def derived(self) -> dict[str, frozenset[str]]:
+        """The parameter groups each active loss moves, by the declarations and gates alone."""
+        return {loss.name: self.graph.contract_reach(loss.contract, self.gates) for loss in self.losses}
