@@ -35,7 +35,8 @@ class FastTokenizer:
 
     @classmethod
     def fit(cls, chunks: np.ndarray, *, vocab_size: int = 1024, scale: float = 10.0) -> FastTokenizer:
-        """A tokenizer for normalised chunks [N,T,D] of the training split; equal chunks give equal tokenizers.
+        """A tokenizer for normalised chunks [N,T,D] of the training split; equal chunks give equal
+        tokenizers.
 
         Errors: values not finite, a dimension that never moves, a vocabulary smaller than the alphabet.
         """
@@ -46,9 +47,8 @@ class FastTokenizer:
         symbols = highest - lowest + 1
         if symbols > min(vocab_size, LAST_SYMBOL - FIRST_SYMBOL + 1):
             raise UserError(
-                f"FAST needs {symbols} symbols for coefficients {lowest}..{highest}, more than the vocabulary "
-                f"of {vocab_size}; normalise the actions to [-1, 1], lower the scale ({scale}), or raise the "
-                f"vocabulary"
+                f"FAST needs {symbols} symbols for coefficients {lowest}..{highest}, more than the "
+                f"vocabulary of {vocab_size}; normalise the actions to [-1, 1], lower the scale ({scale}), or raise it"
             )
         bpe = _train_bpe(_strings(coefficients - lowest, FIRST_SYMBOL), symbols, vocab_size)
         return cls(bpe, scale=scale, lowest=lowest, highest=highest)
@@ -70,7 +70,8 @@ class FastTokenizer:
     def decode(
         self, ids: Sequence[Sequence[int]], horizon: int, dim: int, *, mode: str = "strict"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Actions [N,T,D] float32 and ok [N]; mode `pad` turns what is missing or wrong into zero coefficients.
+        """Actions [N,T,D] float32 and ok [N]; mode `pad` turns what is missing or wrong into zero
+        coefficients.
 
         Errors: an unknown id or a wrong number of coefficients in mode `strict`; none in mode `pad`.
         """
@@ -138,7 +139,7 @@ class FastTokenizer:
 
     @classmethod
     def from_published(cls, folder: str | Path) -> FastTokenizer:
-        """The published processor, from a folder with `tokenizer.json` and `processor_config.json` on disk."""
+        """The published processor: a folder with `tokenizer.json` and `processor_config.json` on disk."""
         folder = Path(folder)
         settings = _read_json(folder / "processor_config.json")
         missing = [key for key in ("scale", "min_token") if key not in settings]
@@ -161,7 +162,9 @@ def to_llm_ids(ids: Sequence[int] | np.ndarray, *, vocab_size: int, skip: int) -
 
 
 def from_llm_ids(llm_ids: Sequence[int] | np.ndarray, *, vocab_size: int, skip: int) -> np.ndarray:
-    """The inverse of `to_llm_ids`; text tokens give ids that no FAST tokenizer knows: `decode` reports them."""
+    """The inverse of `to_llm_ids`; text tokens give ids that no FAST tokenizer knows: `decode` reports
+    them.
+    """
     return vocab_size - 1 - skip - np.asarray(llm_ids, dtype=np.int64)
 
 
