@@ -48,7 +48,8 @@ class FastTokenizer:
         if symbols > min(vocab_size, LAST_SYMBOL - FIRST_SYMBOL + 1):
             raise UserError(
                 f"FAST needs {symbols} symbols for coefficients {lowest}..{highest}, more than the "
-                f"vocabulary of {vocab_size}; normalise the actions to [-1, 1], lower the scale ({scale}), or raise it"
+                f"vocabulary of {vocab_size}; normalise the actions to [-1, 1], lower the "
+                f"scale ({scale}), or raise it"
             )
         bpe = _train_bpe(_strings(coefficients - lowest, FIRST_SYMBOL), symbols, vocab_size)
         return cls(bpe, scale=scale, lowest=lowest, highest=highest)

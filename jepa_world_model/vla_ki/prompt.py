@@ -39,7 +39,7 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Rows of tokens. The first `prompt_length` columns are the visible text, the rest is the answer.
+    """Rows of tokens. The first `prompt_length` columns are the visible text, right-aligned; then the answer.
 
     All [B,L], L = prompt_length + answer_length: ids int64; token_mask valid; ar_mask 1 where a token starts
     a causal
@@ -68,11 +68,12 @@ class PromptBuilder:
     def __post_init__(self) -> None:
         if self.fast is None:
             return
-        top = self.config.vocab_size - self.config.fast_skip
-        if self.text.vocab_size + self.fast.vocab_size > top and self.config.fast_skip < 128:
+        size, skip = self.config.vocab_size, self.config.fast_skip
+        # A text vocabulary that fills the model's (PaliGemma's) gives its rarest ids up to FAST on purpose.
+        if self.text.vocab_size < size < self.text.vocab_size + self.fast.vocab_size + skip:
             raise UserError(
-                f"{self.text.vocab_size} text ids and {self.fast.vocab_size} FAST ids do not fit into a vocabulary "
-                f"of {self.config.vocab_size} with fast_skip {self.config.fast_skip}; raise vocab_size"
+                f"{self.text.vocab_size} text ids and {self.fast.vocab_size} FAST ids do not fit into a "
+                f"vocabulary of {size} with fast_skip {skip}; raise vocab_size"
             )
 
     def instruction(self, text: str, state: np.ndarray) -> list[int]:
@@ -82,8 +83,8 @@ class PromptBuilder:
     def robot_rows(
         self, texts: Sequence[str], states: np.ndarray, chunks: np.ndarray | None = None
     ) -> Tokens:
-        """Rows for a robot; with normalised action chunks [B,T,D] also their FAST tokens as answers
-        (training only).
+        """Rows for a robot; in training with normalised action chunks [B,T,D], whose FAST tokens are
+        answers.
         """
         prompts = [self.instruction(text, state) for text, state in zip(texts, states, strict=True)]
         if chunks is None:
@@ -91,7 +92,7 @@ class PromptBuilder:
         return self._rows(prompts, self.fast_answers(chunks))
 
     def fast_answers(self, chunks: np.ndarray) -> list[list[int]]:
-        """What the language model should say to these actions: FAST ids, the closing `|`, and the end mark."""
+        """What the language model should say to these actions: FAST ids, the closing `|`, the end mark."""
         if self.fast is None:
             raise UserError("action chunks need a FAST tokenizer; fit or load one first")
         size, skip = self.config.vocab_size, self.config.fast_skip
@@ -118,10 +119,9 @@ class PromptBuilder:
                 prompt if len(prompt) <= width else [*prompt[: width // 2], *prompt[-(width - width // 2) :]]
             )
             end = width + min(len(answer), cut)
-            tokens.ids[row, : len(prompt)] = prompt
+            tokens.ids[row, width - len(prompt) : width] = prompt
             tokens.ids[row, width:end] = answer[:cut]
-            tokens.token_mask[row, : len(prompt)] = True
-            tokens.token_mask[row, width:end] = True
+            tokens.token_mask[row, width - len(prompt) : end] = True
             tokens.ar_mask[row, width:end] = True
             tokens.loss_mask[row, width:end] = True
         self.rows += len(prompts)

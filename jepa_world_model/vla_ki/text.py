@@ -121,7 +121,7 @@ class SentencePieceText:
 
 
 def load_text_tokenizer(state: dict) -> TextTokenizer:
-    """The tokenizer that `to_json` described. Errors: UserError for another format or a file that has gone."""
+    """The tokenizer that `to_json` described. Errors: another format, or a file that has gone."""
     if state.get("format") != FORMAT:
         raise UserError(f"not a text tokenizer of format {FORMAT}: format is {state.get('format')!r}")
     if state["kind"] == "sentencepiece":
