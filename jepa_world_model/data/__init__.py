@@ -3,8 +3,8 @@
     frames and actions on disk -> Episodes -> Windows -> Loader -> Batch
 
 `batch.py` defines `ActionSpace` and `Batch`; `episodes.py` the in-memory view of a data set; `store.py` the
-memory-mapped format on disk; `windows.py` cuts windows inside episodes; `loader.py` shuffles them by step
-number; `sources/` reads other formats; `collect.py` fills a store from an environment instance or a generator.
+memory-mapped format; `windows.py` cuts windows inside episodes; `loader.py` shuffles them by step
+number; `sources/` reads other formats; `collect.py` fills a store from an environment or a generator.
 
 Nothing here knows a model or an environment by name; images are decoded when a store is written, never while
 training.

@@ -71,6 +71,7 @@ def _no_window(name: str, lengths: np.ndarray, frames: int) -> str:
     shown = ", ".join(f"{c} of {v}" for v, c in list(zip(values, counts, strict=True))[-8:])
     more = "" if len(values) <= 8 else f" and {counts[:-8].sum()} shorter ones"
     return (
-        f"{name}: no usable window of {frames} frames: every one of the {len(lengths)} episodes is too "
-        f"short (episodes by frames: {shown}{more}); use windows of at most {lengths.max()} frames or longer episodes"
+        f"{name}: no usable window of {frames} frames: every one of the {len(lengths)} episodes is "
+        f"too short (episodes by frames: {shown}{more}); use windows of at most "
+        f"{lengths.max()} frames or longer episodes"
     )
