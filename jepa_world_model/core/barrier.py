@@ -136,10 +136,11 @@ def _norm(tensors: Iterable[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm([t.float() for t in tensors])))
 
 
-def reach(losses: Mapping[str, Tensor], groups: Groups) -> dict[str, Reach]:
-    """What each loss reaches among the parameter groups, structurally and numerically.
+def reach(losses: Mapping[str, Tensor], groups: Groups, *, numeric: bool = True) -> dict[str, Reach]:
+    """What each loss reaches among the parameter groups, structurally and, with `numeric`, by gradient norms.
 
-    Takes scalar losses of one forward pass (their graphs are kept), changes no `.grad`. Cost: one backward a loss.
+    Takes scalar losses of one forward pass (their graphs are kept), changes no `.grad`. Cost: one backward a loss,
+    none without `numeric`, whose norms are then all None.
     """
     flat = [(group, name, p) for group, members in groups.items() for name, p in members.items()]
     known = {id(p) for _, _, p in flat}
@@ -149,12 +150,12 @@ def reach(losses: Mapping[str, Tensor], groups: Groups) -> dict[str, Reach]:
         hit = {id(leaf) for leaf in found}
         structural = frozenset(group for group, _, p in flat if id(p) in hit)
         grads: Sequence[Tensor | None] = [None] * len(flat)
-        if found and flat:
+        if numeric and found and flat:
             grads = torch.autograd.grad(loss, [p for *_, p in flat], retain_graph=True, allow_unused=True)
-        numeric: dict[str, float | None] = {}
+        norms: dict[str, float | None] = {}
         for group in groups:
             mine = [g for (owner, *_), g in zip(flat, grads, strict=True) if owner == group and g is not None]
-            numeric[group] = float(_norm(mine)) if mine else None
+            norms[group] = float(_norm(mine)) if mine else None
         untouched = {
             group: names
             for group in groups
@@ -162,7 +163,7 @@ def reach(losses: Mapping[str, Tensor], groups: Groups) -> dict[str, Reach]:
             and (names := tuple(name for owner, name, p in flat if owner == group and id(p) not in hit))
         }
         strangers = tuple(tuple(leaf.shape) for leaf in found if id(leaf) not in known)
-        result[loss_name] = Reach(structural, numeric, untouched, strangers)
+        result[loss_name] = Reach(structural, norms, untouched, strangers)
     return result
 
 

@@ -31,8 +31,8 @@ class ReachTable:
         found = []
         for name, derived in self.derived.items():
             got = self.measured[name]
-            found += _difference(name, "structural", derived, got.structural)
-            found += _difference(name, "numeric", derived, got.moved)
+            found += difference(name, "structural", derived, got.structural)
+            found += difference(name, "numeric", derived, got.moved)
             if not derived:
                 found.append(f"the loss {name!r} has weight {self.weights[name]:g} but moves nothing under these gates")
             for shape in got.strangers:
@@ -106,7 +106,8 @@ class ReachTable:
         return ("x" if declared else "") if agree else "!"
 
 
-def _difference(loss: str, way: str, declared: frozenset[str], measured: frozenset[str]) -> Iterable[str]:
+def difference(loss: str, way: str, declared: frozenset[str], measured: frozenset[str]) -> Iterable[str]:
+    """One sentence for each direction in which declared and measured groups differ."""
     if extra := measured - declared:
         yield f"the loss {loss!r} reaches {', '.join(sorted(extra))} ({way}), which its declaration does not allow"
     if missing := declared - measured:

@@ -1,0 +1,32 @@
+# make train: environment, install, and the main job on the embedded default. make test: the whole suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FLAGS ?=
+
+.PHONY: train test lint docs clean
+
+train: $(VENV)/installed
+	$(BIN)/python jepa_world_model_trainer.py $(FLAGS)
+
+test: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto $(FLAGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+docs: $(VENV)/installed
+	$(BIN)/jepa-wm docs
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,atari,vla]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

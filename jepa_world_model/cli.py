@@ -1,0 +1,49 @@
+"""The command `jepa-wm`: one subcommand a task, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jepa_world_model import __version__
+
+COMMANDS = {  # name -> (module with main(argv), what it does)
+    "train": ("jepa_world_model.commands.train", "train a world model"),
+    "collect": ("jepa_world_model.commands.collect", "record episodes of any Gymnasium environment"),
+    "gradients": ("jepa_world_model.commands.gradients", "show and prove which loss moves which module"),
+    "report": ("jepa_world_model.commands.report", "write the report page of a run again"),
+    "docs": ("jepa_world_model.commands.docs", "write the generated pages of docs/"),
+}
+
+
+def usage() -> str:
+    """The list of subcommands."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(["usage: jepa-wm COMMAND [options]", "", *rows, "", "`jepa-wm COMMAND --help` tells the options."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; 0 when it went well, 1 when a check failed, 2 for what the user can mend."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    from jepa_world_model.core.config import cli_main
+    from jepa_world_model.core.errors import UserError
+    from jepa_world_model.core.graph import unknown
+
+    def run() -> int | None:
+        if argv[0] not in COMMANDS:
+            raise UserError(unknown("command", argv[0], COMMANDS))
+        return importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+
+    return cli_main(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""`jepa-wm train`: the same as `python jepa_world_model_trainer.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jepa_world_model.core.config import load_config
+from jepa_world_model.experiment import TrainConfig, train
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train with the given flags."""
+    train(load_config(TrainConfig, argv, prog="jepa-wm train", description="Train a JEPA world model."))

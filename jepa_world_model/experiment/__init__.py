@@ -1,0 +1,12 @@
+"""Floor 5: configurations, what is built from them, and the run."""
+
+from __future__ import annotations
+
+from jepa_world_model.experiment.build import Experiment, build, build_task
+from jepa_world_model.experiment.config import LossOptions, TrainConfig, WandbConfig
+from jepa_world_model.experiment.data import DataConfig, open_dataset
+from jepa_world_model.experiment.run import train
+
+__all__ = [
+    "DataConfig", "Experiment", "LossOptions", "TrainConfig", "WandbConfig", "build", "build_task", "open_dataset", "train",
+]  # fmt: skip

@@ -1,0 +1,104 @@
+"""From a configuration to everything a run needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.optim import build_optimizer
+from jepa_world_model.core.rng import Streams, seed_everything
+from jepa_world_model.core.task import Task, needed_groups
+from jepa_world_model.data.batch import ActionSpace, Batch
+from jepa_world_model.data.episodes import Episodes, split_episodes
+from jepa_world_model.data.loader import Loader
+from jepa_world_model.data.windows import Windows
+from jepa_world_model.experiment.config import TrainConfig
+from jepa_world_model.experiment.data import open_dataset
+from jepa_world_model.losses import LOSSES
+from jepa_world_model.models.world_model import WorldModel
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name. Errors: UserError when this machine has none such."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r} asked for, but torch sees no CUDA device here; use --device cpu")
+    return device
+
+
+def build_task(cfg: TrainConfig, device: torch.device | str = "cpu") -> Task:
+    """Model and task of a configuration whose sizes are resolved; weights from `cfg.seed`."""
+    weights = dataclasses.asdict(cfg.loss_weights)
+    graph = cfg.graph()
+    groups = needed_groups(graph, LOSSES.active(weights))
+    seed_everything(cfg.seed)
+    model = WorldModel(cfg.model, groups).to(device)
+    kind = torch.device(device).type
+    autocast = partial(torch.autocast, kind, dtype=torch.bfloat16, enabled=cfg.precision == "bf16")
+    return Task(
+        model, graph, LOSSES, weights=weights, gates=cfg.edge_gates(), settings=cfg.settings, options=cfg.loss_options,
+        streams=Streams(cfg.seed), autocast=autocast,
+    )  # fmt: skip
+
+
+def resolve_sizes(cfg: TrainConfig, space: ActionSpace, frame_shape: tuple[int, int, int]) -> TrainConfig:
+    """The configuration with the sizes that the data dictate. Errors: UserError where it says otherwise."""
+    channels, height, width = frame_shape
+    if height != width or height != cfg.model.image_size or channels != cfg.model.in_channels:
+        raise UserError(
+            f"the data hold frames of {channels}x{height}x{width} (channels, height, width), but the model expects "
+            f"{cfg.model.in_channels}x{cfg.model.image_size}x{cfg.model.image_size}; set --model.in-channels {channels} "
+            f"--model.image-size {height}" + ("" if height == width else ", and collect square frames")
+        )
+    if cfg.model.action_dim not in (0, space.dim):
+        raise UserError(
+            f"model.action_dim is {cfg.model.action_dim}, but the data have actions of width {space.dim} "
+            f"({space.kind}); leave it at 0 to take the data's"
+        )
+    return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, action_dim=space.dim))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run needs, built from one configuration."""
+
+    cfg: TrainConfig  # resolved: sizes filled in from the data
+    episodes: Episodes
+    task: Task
+    optimizer: torch.optim.Optimizer
+    loader: Loader  # training windows by step
+    held_out: Windows  # windows of episodes that no training step sees
+    device: torch.device
+
+    def batch(self, step: int) -> Batch:
+        """The training batch of a step, on the device: a function of (seed, step) alone."""
+        return self.loader.batch(step).to(self.device)
+
+
+def build(cfg: TrainConfig) -> Experiment:
+    """Data, model, task and optimizer of a configuration. Errors: UserError for what the user can mend."""
+    device = resolve_device(cfg.device)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    episodes = open_dataset(cfg.data)
+    cfg = resolve_sizes(cfg, episodes.space, tuple(episodes.frames.shape[1:]))
+    train_ids, held_ids = split_episodes(episodes, cfg.data.val_fraction, cfg.data.seed)
+    task = build_task(cfg, device)
+    optimizer = build_optimizer(task.groups, cfg.optim, no_decay)
+    loader = Loader(Windows(episodes, train_ids, cfg.seq_len), cfg.batch_size, task.streams, "data")
+    held_out = Windows(episodes, held_ids, max(cfg.seq_len, cfg.rollout_horizon + 1))
+    return Experiment(cfg, episodes, task, optimizer, loader, held_out, device)
+
+
+def no_decay(name: str, parameter: torch.nn.Parameter) -> bool:
+    """No weight decay on biases, norms and action prototypes."""
+    return parameter.dim() <= 1 or name.startswith("dp_action_delta_projector.")

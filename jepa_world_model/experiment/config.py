@@ -1,0 +1,99 @@
+"""The configuration of one experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from jepa_world_model.core.graph import Graph
+from jepa_world_model.core.optim import OptimConfig
+from jepa_world_model.experiment.data import DataConfig
+from jepa_world_model.latents import Settings, named_gates, world_graph
+from jepa_world_model.losses import LOSSES, LossWeights
+from jepa_world_model.model_config import ModelConfig
+
+LossOptions = LOSSES.options_type("LossOptions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbConfig:
+    """Weights & Biases, beside the metrics.jsonl that is always written."""
+
+    mode: str = "disabled"  # "online", "offline" (sync later) or "disabled"
+    project: str = "jepa-world-model"
+    entity: str = ""  # empty: the account's default
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("online", "offline", "disabled"):
+            raise ValueError(f"wandb.mode must be online, offline or disabled, got {self.mode!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A run of the world-model trainer. A TOML file and flags bear the same names."""
+
+    steps: int = 900  # optimizer steps
+    seed: int = 0  # weights, data order, every draw
+    device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda", "cuda:1"
+    output_dir: str = "runs"
+    name: str = ""  # folder below output_dir; empty: date, data set, seed
+    batch_size: int = 8  # windows a step
+    seq_len: int = 12  # frames a window, T; actions are T - 1
+    rollout_horizon: int = 8  # self-fed steps, K, at most T - 1
+    precision: str = "fp32"  # or "bf16": autocast of the latents; losses stay in fp32
+    threads: int = 0  # CPU threads; 0: torch's own choice
+    log_every: int = 10  # steps between records
+    eval_every: int = 300  # steps between evaluations on held-out episodes; 0: at the end only
+    eval_windows: int = 64  # held-out windows an evaluation
+    checkpoint_every: int = 300  # steps between checkpoints; 0: at the end only
+    keep_checkpoints: int = 2  # the newest ones stay
+    report: bool = True  # write report.html at the end
+    detach_z_from_h_and_p: bool = True  # cut every edge from z into h, rollouts and whatever feeds h and p
+    detach_decoder: bool = False  # cut z -> x_hat: reconstruction trains the decoder alone
+    gates: dict[str, float] = field(default_factory=dict)  # any edge, "z->h", to the share of gradient that passes
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+    loss_options: LossOptions = field(default_factory=LossOptions)  # type: ignore[valid-type]
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 1), ("seq_len", 3), ("rollout_horizon", 1), ("log_every", 1),
+                            ("eval_windows", 2), ("keep_checkpoints", 1), ("eval_every", 0), ("checkpoint_every", 0),
+                            ("threads", 0), ("seed", 0)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or above, got {getattr(self, name)}")
+        if self.rollout_horizon > self.seq_len - 1:
+            raise ValueError(
+                f"a window of {self.seq_len} frames cannot hold the horizon {self.rollout_horizon}; "
+                f"use rollout_horizon <= {self.seq_len - 1} or seq_len >= {self.rollout_horizon + 1}"
+            )
+        if self.model.warmup_frames_h > self.seq_len - 3:
+            raise ValueError(
+                f"model.warmup_frames_h {self.model.warmup_frames_h} leaves less than 3 of {self.seq_len} frames; "
+                f"use at most {self.seq_len - 3} or a longer seq_len"
+            )
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
+        LOSSES.active(dataclasses.asdict(self.loss_weights))
+        self.graph().gates(self.gates)
+
+    @property
+    def settings(self) -> Settings:
+        """What latents and losses may know."""
+        return Settings(model=self.model, rollout_horizon=self.rollout_horizon)
+
+    def graph(self) -> Graph:
+        """The latent table of this configuration."""
+        return world_graph(self.settings)
+
+    def edge_gates(self) -> dict[str, float]:
+        """Every edge's share of the gradient: the table's, then the named gates, then `gates`."""
+        named = named_gates(
+            detach_z_from_h_and_p=self.detach_z_from_h_and_p,
+            detach_decoder=self.detach_decoder,
+            pose_delta_detach_h=self.model.pose_delta_detach_h,
+        )
+        graph = self.graph()
+        return graph.gates({edge: keep for edge, keep in named.items() if edge in graph.edge_names}, self.gates)

@@ -1,0 +1,21 @@
+"""Train a JEPA world model: `python jepa_world_model_trainer.py --help`."""
+
+from __future__ import annotations
+
+import sys
+
+from jepa_world_model.core.config import cli_main, load_config
+from jepa_world_model.experiment import TrainConfig, train
+from jepa_world_model.losses import LossWeights
+
+__all__ = ["LossWeights", "TrainConfig", "main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Configuration from defaults, then `--config FILE`, then flags; then one run. Returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    return cli_main(lambda: train(load_config(TrainConfig, argv, prog="jepa_world_model_trainer.py", description=__doc__)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
