@@ -31,7 +31,7 @@ def generate_gridworld(
     """A data set of `episodes` walks of `length` frames each, as plain arrays.
 
     pattern "random": a move repeats the one before with probability `persistence` unless that was blocked;
-    "loop": around the outermost ring, either way; "random_corner_loops": from corner to corner along the ring,
+    "loop": round the outermost ring, either way; "random_corner_loops": from corner to corner round the ring,
     with loops inside the corner squares, so that the interior is never entered. A share of `noop_share` steps
     rests.
 

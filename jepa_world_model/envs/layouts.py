@@ -82,7 +82,7 @@ def free_cells(walls: np.ndarray) -> np.ndarray:
 def move(walls: np.ndarray, xy: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One step of the true dynamics, for any number of agents at once.
 
-    Shapes: xy [...,2] int64, action [...] -> next xy [...,2], blocked [...] (a move that met a wall or the edge).
+    Shapes: xy [...,2] int64, action [...] -> next xy [...,2], blocked [...] (a move met a wall or edge).
     """
     action = np.asarray(action)
     to = xy + MOVES[action]
