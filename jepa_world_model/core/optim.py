@@ -81,7 +81,7 @@ def build_optimizer(
                 parts.append({"params": members, "name": f"{group}/{part}", "weight_decay": decay, **common})
     if not parts:
         raise UserError("there is no parameter to train; every group is empty or frozen")
-    # Fused: one kernel for all parameters, and the only kind that can skip a step on the device (core/step.py).
+    # Fused: one kernel for all parameters, and the only kind that can skip a step on the device.
     return torch.optim.AdamW(parts, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps, fused=_can_fuse(parts))
 
 
@@ -92,7 +92,7 @@ def _can_fuse(parts: list[dict]) -> bool:
 
 
 def lr_at(cfg: OptimConfig, step: int, total_steps: int) -> float:
-    """The learning rate of step 0 .. total_steps - 1: up to lr, then down to final_lr_share * lr, or level."""
+    """The rate of step 0 .. total_steps - 1: up to lr, then down to final_lr_share * lr, or level."""
     if step < cfg.warmup_steps:
         return cfg.lr * (step + 1) / cfg.warmup_steps
     if cfg.schedule == "constant":

@@ -1,0 +1,266 @@
+"""Where numbers go: a JSONL file always, a terminal, wandb. A sink gets plain floats, one record at a time.
+
+Names are paths: loss/jepa, grad_norm/encoder, time/step_ms, eval/...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, TextIO
+
+import torch
+from torch import Tensor
+
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.run import atomic_write, writing
+
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def to_host(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """The values as Python floats, in their order, by one copy a device. Tensors hold one element each.
+
+    Every float32, bfloat16 and bool arrives exactly; integers do up to 2**53 (2**24 without float64).
+    """
+    by_device: dict[torch.device, dict[str, Tensor]] = {}
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            by_device.setdefault(value.device, {})[name] = value
+    host: dict[str, float] = {}
+    for device, tensors in by_device.items():
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        stacked = torch.stack([tensor.detach().reshape(()).to(wide) for tensor in tensors.values()])
+        host |= dict(zip(tensors, stacked.tolist(), strict=True))
+    return {name: host[name] if name in host else float(value) for name, value in values.items()}
+
+
+class Sink(Protocol):
+    """Takes records of named numbers."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One record; `step` is the number of steps done."""
+
+    def close(self) -> None:
+        """The last record has been written."""
+
+
+class JsonlSink:
+    """One JSON line a record, flushed at once: {"step": 100, "time": <unix s>, "loss/jepa": 0.25, ...}.
+
+    Floats read back exactly. What JSON cannot hold stands as text: "NaN", "Infinity", "-Infinity".
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        with writing(self.path):
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append and flush one line; UserError when the disk is full."""
+        record = {"step": step, "time": round(time.time(), 3)}
+        record |= {name: _jsonable(value) for name, value in values.items()}
+        line = json.dumps(record, allow_nan=False, ensure_ascii=False)
+        with writing(self.path):
+            self._file.write(line + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _jsonable(value: float) -> float | str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
+    return value
+
+
+def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, float]]:
+    """The records of a metrics file, floats restored; a last line cut short by a crash is left out.
+
+    Errors: UserError for any other line that is not a record, with its number.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as problem:
+        raise UserError(f"cannot read metrics from {path}: {problem.strerror}") from None
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is an unfinished line
+        try:
+            record = json.loads(line)
+            record["step"] = int(record["step"])
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{path}, line {number} is not a metrics record: {line[:80]!r}") from None
+        yield {name: NON_FINITE.get(value, value) for name, value in record.items()}
+
+
+def rewind_metrics(path: str | os.PathLike[str], step: int) -> int:
+    """Take the records after `step` out of a metrics file that a resumed run goes on with; returns how many.
+
+    They are not lost: they are appended to metrics.abandoned.jsonl beside it.
+    """
+    path = Path(path)
+    if not path.exists():
+        return 0
+    records = list(read_metrics(path))
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[: len(records)]
+    keep = [line for line, record in zip(lines, records, strict=True) if record["step"] <= step]
+    gone = [line for line, record in zip(lines, records, strict=True) if record["step"] > step]
+    if gone:
+        beside = path.with_name(f"{path.stem}.abandoned{path.suffix}")
+        with writing(beside), open(beside, "a", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in gone)
+    atomic_write(path, "".join(line + "\n" for line in keep))
+    return len(gone)
+
+
+class TerminalSink:
+    """A progress bar on a terminal, plain lines elsewhere; what hooks measured is shown as it comes."""
+
+    def __init__(self, total: int, *, start: int = 0, stream: TextIO | None = None, shown: int = 6) -> None:
+        self.total, self.start, self.stream, self.shown = total, start, stream or sys.stderr, shown
+        self._began, self._bar = time.monotonic(), None
+        if self.stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=start, file=self.stream, unit="step", dynamic_ncols=True)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Move the bar, or print a line."""
+        loss = values.get("loss/total")
+        other = [f"{name} {value:.4g}" for name, value in values.items() if "/" in name and _is_extra(name)]
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            if loss is not None:
+                self._bar.set_postfix_str(f"loss {loss:.4g}")
+            if other:
+                self._bar.write(f"step {step}  " + "  ".join(other[: self.shown]), file=self.stream)
+            return
+        words = [f"step {step}/{self.total}"]
+        if loss is not None:
+            words += [f"loss {loss:.4g}", *self._pace(step)]
+        print("  ".join(words + other[: self.shown]), file=self.stream, flush=True)
+
+    def _pace(self, step: int) -> list[str]:
+        """Steps a second since the start, and the time that is left at this pace."""
+        rate = (step - self.start) / max(time.monotonic() - self._began, 1e-9)
+        left = round((self.total - step) / rate) if rate > 0 else 0
+        clock = (
+            f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+            if left >= 3600
+            else f"{left // 60}:{left % 60:02d}"
+        )
+        return [f"{rate:.3g} steps/s", f"{clock} left"]
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _is_extra(name: str) -> bool:
+    """Whether a number comes from a hook rather than from every step."""
+    return name.split("/")[0] not in ("loss", "weighted", "grad_norm", "norm", "time", "optim")
+
+
+class WandbSink:
+    """Records to Weights & Biases, kept inside the run folder.
+
+    online: falls back to offline, with one line, when no connection is made within `timeout_s`.
+    A failure later on costs one line and this sink, never the training: metrics.jsonl has them all.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        mode: Literal["online", "offline", "disabled"] = "offline",
+        project: str = "jepa-world-model",
+        settings: Mapping[str, Any] | None = None,
+        timeout_s: float = 20.0,
+    ) -> None:
+        if mode not in ("online", "offline", "disabled"):
+            raise UserError(f"wandb mode must be online, offline or disabled, got {mode!r}")
+        self._run = None
+        if mode == "disabled":
+            return
+        try:
+            import wandb
+        except ImportError:
+            raise UserError(
+                "wandb is not installed: pip install wandb, or use --wandb.mode disabled"
+            ) from None
+        folder = Path(folder)
+        options = {"dir": str(folder), "project": project, "name": folder.resolve().name}
+        options |= {
+            "config": dict(settings or {}),
+            "settings": wandb.Settings(init_timeout=timeout_s, silent=True),
+        }
+        if mode == "online":
+            try:
+                self._run = wandb.init(mode="online", id=_wandb_id(folder), resume="allow", **options)
+                return
+            except Exception as problem:  # wandb raises many kinds; none of them may stop a training
+                self._tell(f"wandb online failed ({_first_line(problem)}); logging offline")
+        try:
+            # A fresh id: an attempt that timed out holds on to its own.
+            self._run = wandb.init(mode="offline", id=_fresh_id(), **options)
+        except Exception as problem:
+            self._tell(f"wandb offline failed ({_first_line(problem)}); only metrics.jsonl has the numbers")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One record."""
+        if self._run is None:
+            return
+        try:
+            self._run.log(dict(values), step=step)
+        except Exception as problem:
+            self._run = None
+            self._tell(f"wandb stopped at step {step} ({_first_line(problem)}); metrics.jsonl goes on")
+
+    def close(self) -> None:
+        """Finish the wandb run."""
+        run, self._run = self._run, None
+        if run is not None:
+            try:
+                run.finish()
+            except Exception as problem:
+                self._tell(f"wandb could not finish its run ({_first_line(problem)})")
+
+    @staticmethod
+    def _tell(text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
+
+
+def _wandb_id(folder: Path) -> str:
+    """The id of this run at wandb, the same when it is resumed."""
+    path = folder / "wandb" / "id"
+    if path.is_file():
+        return path.read_text().strip()
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, _fresh_id())
+    return path.read_text().strip()
+
+
+def _fresh_id() -> str:
+    return os.urandom(6).hex()
+
+
+@contextlib.contextmanager
+def closing(sinks: Sequence[Sink]) -> Iterator[Sequence[Sink]]:
+    """The sinks, closed at the end, also after an error."""
+    with contextlib.ExitStack() as stack:
+        for sink in sinks:
+            stack.callback(sink.close)
+        yield sinks

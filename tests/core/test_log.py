@@ -1,0 +1,211 @@
+"""Sinks: exact numbers on disk at once, one copy from the device, no sink that hurts a training."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.log import (
+    JsonlSink,
+    TerminalSink,
+    WandbSink,
+    closing,
+    read_metrics,
+    rewind_metrics,
+    to_host,
+)
+
+
+@given(st.lists(st.floats(width=32), max_size=5))
+def test_to_host_gives_every_float32_exactly_and_in_order(numbers: list[float]):
+    values = {f"v{i}": torch.tensor(number) for i, number in enumerate(numbers)}
+    host = to_host(values)
+    assert list(host) == list(values)
+    assert all(a == b or (a != a and b != b) for a, b in zip(host.values(), numbers, strict=True))
+
+
+def test_to_host_takes_mixed_kinds_and_refuses_what_is_not_one_number():
+    values = {
+        "a": torch.tensor([[2]]),
+        "b": 0.1,
+        "c": torch.tensor(True),
+        "d": torch.tensor(1.5, dtype=torch.bfloat16),
+    }
+    assert to_host(values) == {"a": 2.0, "b": 0.1, "c": 1.0, "d": 1.5}
+    assert all(type(value) is float for value in to_host(values).values())
+    assert to_host({}) == {}
+    with pytest.raises(RuntimeError):
+        to_host({"a": torch.zeros(2)})
+
+
+def test_to_host_makes_one_copy_for_a_whole_record(monkeypatch: pytest.MonkeyPatch):
+    copies = []
+    real = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: copies.append(self.shape) or real(self))
+    to_host({str(i): torch.tensor(float(i)) for i in range(50)})
+    assert copies == [(50,)]
+
+
+def test_records_are_on_disk_at_once_and_read_back_exactly(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonlSink(path)
+    first = {"loss/jepa": 0.1 + 0.2, "a": math.inf, "b": -math.inf, "c": 5e-324}
+    sink.write(1, first)
+    (record,) = read_metrics(path)  # before close
+    assert record["step"] == 1
+    assert {name: record[name] for name in first} == first
+    sink.write(2, {"loss/jepa": math.nan})
+    sink.close()
+    raw = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+    assert raw[1]["loss/jepa"] == "NaN"
+    assert math.isnan(list(read_metrics(path))[1]["loss/jepa"])
+
+
+def test_a_last_line_cut_short_is_left_out_and_any_other_bad_line_is_named(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a": 2}\n{"step": 2, "a"')
+    assert list(read_metrics(path)) == [{"step": 1, "a": 2}]
+    path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(UserError, match="line 2 is not a metrics record"):
+        list(read_metrics(path))
+    with pytest.raises(UserError, match="cannot read metrics"):
+        list(read_metrics(tmp_path / "none.jsonl"))
+
+
+def test_rewinding_keeps_the_past_and_sets_the_abandoned_future_aside(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonlSink(path)
+    for step in (10, 20, 30):
+        sink.write(step, {"a": step / 3})
+    sink.close()
+    with open(path, "a") as file:
+        file.write('{"step": 40, "a"')
+    assert rewind_metrics(path, 20) == 1
+    assert [record["step"] for record in read_metrics(path)] == [10, 20]
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.abandoned.jsonl")] == [30]
+    assert rewind_metrics(path, 20) == 0
+    assert rewind_metrics(tmp_path / "none.jsonl", 5) == 0
+    JsonlSink(path).close()
+    assert [record["step"] for record in read_metrics(path)] == [10, 20]
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl"):
+        JsonlSink(tmp_path / "file" / "metrics.jsonl")
+
+
+def test_plain_lines_show_step_loss_pace_and_what_hooks_measured():
+    stream = io.StringIO()
+    sink = TerminalSink(200, stream=stream)
+    sink.write(50, {"loss/total": 0.12345, "loss/jepa": 1.0, "eval/loss": 0.5})
+    sink.write(60, {"probe/r2": 0.25})
+    sink.close()
+    first, second = stream.getvalue().splitlines()
+    assert re.fullmatch(
+        r"step 50/200  loss 0\.1235  \S+ steps/s  \d+:\d\d(:\d\d)? left  eval/loss 0\.5", first
+    )
+    assert second == "step 60/200  probe/r2 0.25"
+
+
+def test_a_terminal_gets_a_bar_with_loss():
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    sink = TerminalSink(200, start=40, stream=stream)
+    sink.write(50, {"loss/total": 0.12345})
+    sink.write(60, {"loss/total": 0.5, "eval/loss": 0.25})
+    sink.close()
+    shown = stream.getvalue()
+    assert "loss 0.5" in shown
+    assert "60/200" in shown
+    assert "step 60  eval/loss 0.25" in shown
+
+
+class FakeRun:
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.fail_at, self.records, self.finished = fail_at, [], 0
+
+    def log(self, values: dict, step: int) -> None:
+        if step == self.fail_at:
+            raise RuntimeError("broken pipe")
+        self.records.append((step, values))
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+def fake_wandb(monkeypatch: pytest.MonkeyPatch, run: FakeRun, *, offline_only: bool) -> list[dict]:
+    calls = []
+
+    def init(**options: object) -> FakeRun:
+        calls.append(options)
+        if offline_only and options["mode"] == "online":
+            raise TimeoutError("no answer\nlong trace")
+        return run
+
+    module = types.SimpleNamespace(init=init, Settings=lambda **options: options)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return calls
+
+
+def test_wandb_without_a_connection_goes_offline_with_one_line(tmp_path, monkeypatch, capsys):
+    run = FakeRun()
+    calls = fake_wandb(monkeypatch, run, offline_only=True)
+    sink = WandbSink(tmp_path / "r", mode="online", timeout_s=3)
+    assert [call["mode"] for call in calls] == ["online", "offline"]
+    assert calls[0]["settings"]["init_timeout"] == 3
+    assert calls[0]["id"] != calls[1]["id"]  # wandb refuses the id of an attempt that timed out
+    assert capsys.readouterr().err == "warning: wandb online failed (no answer); logging offline\n"
+    sink.write(1, {"a": 1.0})
+    sink.close()
+    sink.close()
+    assert run.records == [(1, {"a": 1.0})]
+    assert run.finished == 1
+
+
+def test_wandb_that_breaks_costs_one_line_and_no_training(tmp_path, monkeypatch, capsys):
+    run = FakeRun(fail_at=2)
+    fake_wandb(monkeypatch, run, offline_only=False)
+    sink = WandbSink(tmp_path, mode="online")
+    for step in (1, 2, 3):
+        sink.write(step, {"a": 1.0})
+    assert capsys.readouterr().err.count("\n") == 1
+    assert [step for step, _ in run.records] == [1]
+
+
+def test_a_resumed_run_keeps_its_wandb_id(tmp_path, monkeypatch):
+    calls = fake_wandb(monkeypatch, FakeRun(), offline_only=False)
+    WandbSink(tmp_path, mode="online")
+    WandbSink(tmp_path, mode="online")
+    assert calls[0]["id"] == calls[1]["id"]
+
+
+def test_wandb_disabled_imports_nothing_and_a_wrong_mode_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it now fails
+    sink = WandbSink(tmp_path, mode="disabled")
+    sink.write(1, {"a": 1.0})
+    sink.close()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="pip install wandb"):
+        WandbSink(tmp_path, mode="offline")
+    with pytest.raises(UserError, match="must be online, offline or disabled"):
+        WandbSink(tmp_path, mode="on")
+
+
+def test_sinks_are_closed_after_an_error():
+    runs = [FakeRun(), FakeRun()]
+    sinks = [types.SimpleNamespace(close=run.finish) for run in runs]
+    with pytest.raises(KeyError), closing(sinks):
+        raise KeyError
+    assert [run.finished for run in runs] == [1, 1]
