@@ -88,10 +88,11 @@ class Task:
         """Every active loss as a scalar: latents under autocast, losses in fp32, each latent computed once."""
         context = self.context(batch, step)
         states = self.graph.run(context, self.wanted, self.gates, self.autocast)
-        return evaluate(
-            self.losses,
-            lambda loss: View(loss.name, loss.contract, states, context, getattr(self.options, loss.name, None)),
-        )
+        return evaluate(self.losses, lambda loss: self.view(loss, states, context))
+
+    def view(self, loss: Loss, states: Mapping[str, Any], context: Context) -> View:
+        """What one loss may see of these states."""
+        return View(loss.name, loss.contract, states, context, getattr(self.options, loss.name, None))
 
     def total(self, terms: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The weighted sum that is differentiated, and the weighted terms as constants [len(terms)]."""
