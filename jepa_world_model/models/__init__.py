@@ -1,0 +1,1 @@
+"""The parts of the world model, one module a parameter group."""

@@ -1,0 +1,69 @@
+"""Parts of the planning pose p, and of the reachability that plans are costed with."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jepa_world_model.model_config import ModelConfig
+from jepa_world_model.models.layers import Mlp
+
+
+class PoseIncrement(Mlp):
+    """The pose increment of an action: p [...,Dp], h [...,Dh], a [...,A] -> delta_p [...,Dp]."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__(cfg.pose_dim + cfg.state_dim + cfg.action_dim, cfg.hidden_dim, cfg.pose_dim)
+
+
+class ActionPrototype(nn.Linear):
+    """The pose increment that an action stands for, whatever the state: a [...,A] -> delta_p [...,Dp].
+
+    Without a bias, so that a zero action is no increment. A discrete no-op is a one-hot row, not zero: mask it.
+    The rows start at length 1, the length that a move is meant to have.
+    """
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__(cfg.action_dim, cfg.pose_dim, bias=False)
+        nn.init.normal_(self.weight, std=cfg.pose_dim**-0.5)
+
+
+class ChangeToPose(nn.Linear):
+    """The pose increment that a change of z stands for: delta_z [...,Dz] -> delta_p [...,Dp], linear, no bias."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__(cfg.z_dim, cfg.pose_dim, bias=False)
+
+
+class PoseMeasurement(nn.Module):
+    """A pose read off a single frame's state: z [...,Dz] -> p [...,Dp]; a linear part and a correction."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.straight = nn.Linear(cfg.z_dim, cfg.pose_dim)
+        self.bent = Mlp(cfg.z_dim, cfg.hidden_dim, cfg.pose_dim)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.straight(z) + self.bent(z)
+
+
+class TemporalDistance(nn.Module):
+    """log(1 + steps) from one frame to another: z_a, z_b [...,Dz] -> [...], 0 or above, asymmetric.
+
+    The steps inside the logarithm form a quasi-metric: zero from a frame to itself, and no detour is shorter than the
+    direct way (the triangle inequality), whatever the weights; a symmetric and a directed part of one embedding.
+    """
+
+    GROUPS = 8  # the directed part is a mean of as many maxima
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        width = max(cfg.hidden_dim // 4 // self.GROUPS, 1) * self.GROUPS
+        self.embedding = Mlp(cfg.z_dim, cfg.hidden_dim, 2 * width)
+
+    def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        both, way = (self.embedding(z_a) - self.embedding(z_b)).float().chunk(2, -1)
+        far = (both.square().sum(-1) + 1e-6).sqrt() - 1e-3  # a root with a gradient at zero
+        climb = F.relu(way.unflatten(-1, (self.GROUPS, -1))).amax(-1).mean(-1)
+        return torch.log1p(far.clamp(min=0) + climb)
