@@ -160,7 +160,7 @@ class ActionExpert(nn.Module):
         time = time_embedding(t, self.time_mlp_in.in_features)
         cond = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(time))))  # [B,K,W]
         hidden, _ = self.decoder(
-            self.action_in_proj(x_t.flatten(1, 2)),  # [B,K*T,W]
+            self.action_in_proj(x_t.flatten(1, 2)).to(x_t.dtype),  # [B,K*T,W]
             suffix_positions(visible, samples, horizon),
             suffix_mask(visible, samples, horizon),
             past=kv,
@@ -189,7 +189,8 @@ def run_prefix(
     seen = image_mask.repeat_interleave(image_tokens.shape[1] // image_mask.shape[1], 1)  # [B,N]
     valid = torch.cat([seen, token_mask], 1)
     ar = torch.cat([torch.zeros_like(seen), ar_mask], 1)
-    x = torch.cat([image_tokens, vlm.embed(ids).to(image_tokens.dtype)], 1)
+    text = vlm.embed(ids)  # its dtype is that of the residual stream: fp32 under autocast
+    x = torch.cat([image_tokens.to(text.dtype), text], 1)
     hidden, kv = vlm.decoder(x, positions(valid), attention_mask(valid, ar))
     return hidden, kv, valid
 

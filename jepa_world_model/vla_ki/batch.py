@@ -1,0 +1,109 @@
+"""What enters the model: images, token rows, action chunks, and the masks that say which of it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.vla_ki.model import KIConfig
+from jepa_world_model.vla_ki.prompt import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class KIBatch:
+    """Rows of a mixed batch: robot rows have actions and FAST answers, text rows a question and an answer."""
+
+    images: Tensor  # [B,C,3,H,W] uint8, as stored; a missing camera is zeros
+    image_mask: Tensor  # [B,C] bool
+    ids: Tensor  # [B,L] int64
+    token_mask: Tensor  # [B,L] bool
+    ar_mask: Tensor  # [B,L] bool
+    supervised: Tensor  # [M] int64: places of the targets in the flattened [B*L], in row order
+    robot: Tensor  # [B] bool: rows with actions
+    actions: Tensor  # [B,T,A] float32, normalised, padded to the model's width; zeros in text rows
+    action_mask: Tensor  # [B,T,A] bool: real dimension, real step, robot row
+
+    def to(self, device: torch.device | str) -> KIBatch:
+        """The same batch on a device."""
+        return KIBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+    def rows(self, n: int) -> KIBatch:
+        """The first n rows."""
+        parts = {f.name: getattr(self, f.name)[:n] for f in fields(self) if f.name != "supervised"}
+        return KIBatch(supervised=self.supervised[self.supervised < n * self.ids.shape[1]], **parts)
+
+    @property
+    def B(self) -> int:
+        """Rows."""
+        return len(self.ids)
+
+
+def collate(
+    cfg: KIConfig,
+    tokens: Tokens,
+    images: np.ndarray,
+    image_mask: np.ndarray,
+    actions: np.ndarray,
+    step_mask: np.ndarray,
+    robot: np.ndarray,
+) -> KIBatch:
+    """A batch from numpy rows; actions are padded to the model's width and masked there.
+
+    Shapes: images [B,C,3,H,W] uint8, image_mask [B,C], actions [B,T,D] normalised, step_mask [B,T], robot
+    [B].
+    Errors: UserError where a robot batch would train nothing, or sizes do not fit the model.
+    """
+    batch, horizon, dim = actions.shape
+    if horizon != cfg.horizon or dim > cfg.action_dim:
+        raise UserError(
+            f"action chunks of {horizon} x {dim} do not fit a model of horizon {cfg.horizon} and action_dim "
+            f"{cfg.action_dim}"
+        )
+    if tokens.ids.shape != (batch, cfg.prompt_length + cfg.answer_length) or images.shape[1] != cfg.cameras:
+        raise UserError(
+            f"token rows {list(tokens.ids.shape)} and images {list(images.shape)} do not fit a model with "
+            f"{cfg.prompt_length} + {cfg.answer_length} tokens and {cfg.cameras} cameras"
+        )
+    padded = np.zeros((batch, horizon, cfg.action_dim), np.float32)
+    padded[..., :dim] = np.where(robot[:, None, None], actions, 0.0)
+    mask = np.zeros(padded.shape, bool)
+    mask[..., :dim] = (step_mask & robot[:, None])[..., None]
+    return KIBatch(
+        images=torch.from_numpy(images),
+        image_mask=torch.from_numpy(image_mask),
+        ids=torch.from_numpy(tokens.ids),
+        token_mask=torch.from_numpy(tokens.token_mask),
+        ar_mask=torch.from_numpy(tokens.ar_mask),
+        supervised=torch.from_numpy(np.flatnonzero(tokens.loss_mask)),
+        robot=torch.from_numpy(robot),
+        actions=torch.from_numpy(padded),
+        action_mask=torch.from_numpy(mask),
+    )
+
+
+def check_batch(cfg: KIConfig, batch: KIBatch) -> None:
+    """Refuse batches that would train the wrong thing in silence; run on the first batches of a training.
+
+    Errors: UserError for a robot batch without FAST targets, or answers among the columns that the expert
+    reads.
+    """
+    length = batch.ids.shape[1]
+    supervised_rows = torch.zeros(batch.B, dtype=torch.bool)
+    supervised_rows[batch.supervised.cpu() // length] = True
+    bare = int((batch.robot.cpu() & ~supervised_rows).sum())
+    if bare:
+        raise UserError(
+            f"{bare} robot rows have no supervised token: the loss mask is empty, so the FAST loss would be "
+            "0 and the VLM would not learn; give the prompt builder a FAST tokenizer and training chunks"
+        )
+    if bool((batch.supervised.cpu() % length < cfg.prompt_length).any()) or bool(
+        batch.ar_mask[:, : cfg.prompt_length].any()
+    ):
+        raise UserError(
+            f"answer tokens stand among the first {cfg.prompt_length} columns, which the expert reads; "
+            "it would see its own answer"
+        )

@@ -1,0 +1,44 @@
+"""A tiny model and a mixed batch, for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from jepa_world_model.vla_ki.batch import KIBatch, collate
+from jepa_world_model.vla_ki.model import KIConfig, Vla
+from jepa_world_model.vla_ki.prompt import Tokens
+
+CFG = KIConfig(prompt_length=10, answer_length=8, vocab_size=200, horizon=6, action_dim=4)
+
+
+def tiny_model(cfg: KIConfig = CFG, seed: int = 0) -> Vla:
+    """Fresh weights of a seed."""
+    torch.manual_seed(seed)
+    return Vla(cfg)
+
+
+def tiny_batch(cfg: KIConfig = CFG, robot: tuple[bool, ...] = (True, True, False), seed: int = 0) -> KIBatch:
+    """Rows with prompts and answers of different lengths; 3 real action dimensions; one chunk that ends
+    early.
+    """
+    rng = np.random.default_rng(seed)
+    rows, length = len(robot), cfg.prompt_length + cfg.answer_length
+    prompt = rng.integers(3, cfg.prompt_length + 1, rows)
+    answer = rng.integers(3, cfg.answer_length + 1, rows)
+    column = np.arange(length)[None]
+    valid = (column >= cfg.prompt_length - prompt[:, None]) & (column < cfg.prompt_length + answer[:, None])
+    answers = valid & (column >= cfg.prompt_length)
+    ids = np.where(valid, rng.integers(4, cfg.vocab_size, (rows, length)), 0)
+    images = rng.integers(0, 256, (rows, cfg.cameras, 3, 64, 64), dtype=np.uint8)
+    steps = np.ones((rows, cfg.horizon), bool)
+    steps[0, -2:] = False
+    return collate(
+        cfg,
+        Tokens(ids, valid, answers, answers),
+        images,
+        np.ones((rows, cfg.cameras), bool),
+        rng.uniform(-1, 1, (rows, cfg.horizon, cfg.action_dim - 1)),
+        steps,
+        np.array(robot),
+    )
