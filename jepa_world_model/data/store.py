@@ -224,7 +224,7 @@ def write_arrays(
         env=env,
         seed=seed,
         policy=policy,
-        about=about,
+        about={**arrays.get("about", {}), **about},
     )
     with writer:
         for start, length in np.asarray(arrays["bounds"]).tolist():
@@ -244,6 +244,7 @@ def from_arrays(arrays: Mapping[str, Any], *, name: str = "generated") -> Episod
         states=arrays.get("states"),
         name=name,
         state_names=tuple(arrays.get("state_names", ())),
+        manifest=dict(arrays.get("about", {})),
     ).validate()
 
 

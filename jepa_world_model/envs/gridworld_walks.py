@@ -68,6 +68,7 @@ def generate_gridworld(
         "bounds": np.stack([np.arange(episodes) * length, np.full(episodes, length)], 1),
         "action_space": {"kind": "discrete", "dim": len(MOVES), "names": list(ACTION_NAMES), "noop": NOOP},
         "state_names": ("x", "y"),
+        "about": {"pattern": pattern, "layout": ["".join("#" if w else "." for w in row) for row in walls]},
     }
 
 
