@@ -113,11 +113,74 @@ def evaluate(losses: tuple[Loss, ...], view_of: Callable[[Loss], View]) -> dict[
     return terms
 
 
-def weighted_sum(terms: Mapping[str, Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
+SCHEDULES = ("constant", "ramp", "cosine")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The share of a loss's weight over the steps: `begin` until `start`, 1 from `end` on, and between them as `kind` says."""
+
+    kind: str = "constant"
+    start: int = 0
+    end: int = 0
+    begin: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str, where: str = "schedule") -> Schedule:
+        """From "constant", "ramp:START:END" or "cosine:START:END", with an optional ":BEGIN" share. Errors: UserError."""
+        kind, *numbers = text.split(":")
+        try:
+            if kind not in SCHEDULES or len(numbers) != (0 if kind == "constant" else max(2, min(3, len(numbers)))):
+                raise ValueError
+            made = cls(kind, *(int(n) for n in numbers[:2]), *(float(n) for n in numbers[2:]))
+            if not (0 <= made.start <= made.end and math.isfinite(made.begin) and made.begin >= 0):
+                raise ValueError
+        except ValueError:
+            raise UserError(
+                f"{where} is {text!r}; write constant, ramp:START:END or cosine:START:END in steps, START <= END, "
+                "and the share to begin with as a fourth part if it is not 0"
+            ) from None
+        return made
+
+    def share(self, step: int) -> float:
+        """The factor on the weight at this step."""
+        if self.kind == "constant" or step >= self.end:
+            return 1.0
+        done = max(0.0, (step - self.start) / max(1, self.end - self.start))
+        if self.kind == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return self.begin + (1 - self.begin) * done
+
+
+class Sizes:
+    """A running mean of each loss's own size, on the device: weights divided by it make losses of unlike scale comparable."""
+
+    def __init__(self, count: int, decay: float = 0.99) -> None:
+        self.mean, self.seen, self.decay = torch.zeros(count), torch.zeros(()), decay
+
+    def update(self, raw: Tensor) -> Tensor:
+        """Take in the raw losses [n] of a step; the sizes [n] so far, free of the bias of the zero start."""
+        self.mean, self.seen = self.mean.to(raw.device), self.seen.to(raw.device)
+        raw = stop(raw)
+        sound = torch.isfinite(raw).all()  # a step that will be skipped must not poison the mean
+        self.mean = torch.where(sound, self.mean.lerp(raw.abs(), 1 - self.decay), self.mean)
+        self.seen = self.seen + sound
+        return (self.mean / (1 - self.decay ** self.seen.clamp(min=1))).clamp(min=1e-8)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return {"mean": self.mean, "seen": self.seen}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up where a checkpoint left off."""
+        self.mean, self.seen = state["mean"].clone(), state["seen"].clone()
+
+
+def weighted_sum(raw: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The total that is differentiated, and the weighted terms as constants.
 
-    Shapes: weights [len(terms)] in the order of `terms`, on their device -> total [], weighted [len(terms)].
-    One stack and one product, however many losses: the gradient of term i is exactly its weight.
+    Shapes: raw, weights [n], on one device -> total [], weighted [n]. One product, however many losses: the gradient of
+    term i is exactly its weight.
     """
-    weighted = torch.stack([term.float() for term in terms.values()]) * weights
+    weighted = raw * weights
     return weighted.sum(), stop(weighted)

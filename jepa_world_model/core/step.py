@@ -20,7 +20,7 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     terms = task.terms(batch, step)
-    total, weighted = task.total(terms)
+    total, weighted = task.total(terms, step)
     total.backward()
     norms = clip_grad_groups(task.groups, max_grad_norm)
     finite = torch.isfinite(torch.stack([total.detach(), *norms.values()])).all()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.graph import Context, Graph, View
-from jepa_world_model.core.losses import Loss, Registry, evaluate, weighted_sum
+from jepa_world_model.core.losses import Loss, Registry, Schedule, Sizes, evaluate, weighted_sum
 from jepa_world_model.core.rng import Streams
 
 
@@ -37,7 +37,8 @@ class Task:
 
     graph: the latent table; gates: every edge's share, as `Graph.gates` returns it. settings: passed to latents and
     losses as they are. options: an object with one attribute a loss that has options. streams: the random streams;
-    a loss that draws takes `view.generator(name)`, a function of (seed, name, step) alone.
+    a loss that draws takes `view.generator(name)`, a function of (seed, name, step) alone. schedules: the share of a
+    loss's weight over the steps. normalize: divide each loss by a running mean of its own size.
     Errors: UserError when no loss is on; ContractError when a contract names what does not exist.
     """
 
@@ -53,6 +54,8 @@ class Task:
         options: Any = None,
         streams: Streams | None = None,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
+        schedules: Mapping[str, Schedule] | None = None,
+        normalize: bool = False,
     ) -> None:
         registry.check(graph)
         self.model, self.graph, self.registry = model, graph, registry
@@ -64,7 +67,11 @@ class Task:
             raise UserError("every loss weight is 0: nothing would train; set at least one of --loss-weights.* above 0")
         self.groups = parameter_groups(model)
         self.wanted = tuple(dict.fromkeys(n for x in self.losses for n in x.contract.moves + x.contract.fixed))
-        self._weight_row: Tensor | None = None
+        self.schedules = dict(schedules or {})
+        for name in self.schedules:
+            registry[name]  # an unknown name is an error here, not a schedule without effect
+        self.sizes = Sizes(len(self.losses)) if normalize else None
+        self._weight_row: tuple[tuple[float, ...], Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +80,7 @@ class Task:
 
     def with_model(self, model: nn.Module) -> Task:
         """The same task on another model of the same shape."""
-        parts = {key: getattr(self, key) for key in ("weights", "gates", "settings", "options", "streams", "autocast")}
+        parts = {key: getattr(self, key) for key in ("weights", "gates", "settings", "options", "streams", "autocast", "schedules")}
         return Task(model, self.graph, self.registry, **parts)
 
     def context(self, batch: Any, step: int = 0) -> Context:
@@ -94,11 +101,22 @@ class Task:
         """What one loss may see of these states."""
         return View(loss.name, loss.contract, states, context, getattr(self.options, loss.name, None))
 
-    def total(self, terms: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def total(self, terms: Mapping[str, Tensor], step: int = 0) -> tuple[Tensor, Tensor]:
         """The weighted sum that is differentiated, and the weighted terms as constants [len(terms)]."""
-        if self._weight_row is None or self._weight_row.device != self.device:
-            self._weight_row = torch.tensor([self.weights[name] for name in terms], device=self.device)
-        return weighted_sum(terms, self._weight_row)
+        raw = torch.stack([term.float() for term in terms.values()])
+        weights = self._weights(tuple(terms), step, raw.device)
+        return weighted_sum(raw, weights / self.sizes.update(raw) if self.sizes else weights)
+
+    def weight(self, name: str, step: int = 0) -> float:
+        """The weight of a loss at a step."""
+        return self.weights[name] * (self.schedules[name].share(step) if name in self.schedules else 1.0)
+
+    def _weights(self, names: tuple[str, ...], step: int, device: torch.device) -> Tensor:
+        """The weights as a tensor, sent to the device only when they change."""
+        row = tuple(self.weight(name, step) for name in names)
+        if self._weight_row is None or self._weight_row[0] != row or self._weight_row[1].device != device:
+            self._weight_row = (row, torch.tensor(row, device=device))
+        return self._weight_row[1]
 
     def derived(self) -> dict[str, frozenset[str]]:
         """The parameter groups each active loss moves, by the declarations and gates alone."""

@@ -46,7 +46,7 @@ def build_task(cfg: TrainConfig, device: torch.device | str = "cpu") -> Task:
     autocast = partial(torch.autocast, kind, dtype=torch.bfloat16, enabled=cfg.precision == "bf16")
     return Task(
         model, graph, LOSSES, weights=weights, gates=cfg.edge_gates(), settings=cfg.settings, options=cfg.loss_options,
-        streams=Streams(cfg.seed), autocast=autocast,
+        streams=Streams(cfg.seed), autocast=autocast, schedules=cfg.schedules(), normalize=cfg.loss_normalization,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from jepa_world_model.core.graph import Graph
+from jepa_world_model.core.losses import Schedule
 from jepa_world_model.core.optim import OptimConfig
 from jepa_world_model.experiment.data import DataConfig
 from jepa_world_model.latents import Settings, named_gates, world_graph
@@ -51,6 +52,10 @@ class TrainConfig:
     detach_z_from_h_and_p: bool = True  # cut every edge from z into h, rollouts and whatever feeds h and p
     detach_decoder: bool = False  # cut z -> x_hat: reconstruction trains the decoder alone
     gates: dict[str, float] = field(default_factory=dict)  # any edge, "z->h", to the share of gradient that passes
+    force_h_zero: bool = False  # the predictor gets zeros for h: no memory but the last frame (an ablation)
+    render_mode: str = "direct"  # of imagined frames in losses; "anchor_delta": true start frame plus decoded change
+    loss_schedules: dict[str, str] = field(default_factory=dict)  # loss to "ramp:START:END" or "cosine:START:END"
+    loss_normalization: bool = False  # divide each loss by a running mean of its own size
     loss_weights: LossWeights = field(default_factory=LossWeights)
     loss_options: LossOptions = field(default_factory=LossOptions)  # type: ignore[valid-type]
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -77,12 +82,21 @@ class TrainConfig:
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
         LOSSES.active(dataclasses.asdict(self.loss_weights))
+        for name in self.schedules():
+            LOSSES[name]
         self.graph().gates(self.gates)
 
     @property
     def settings(self) -> Settings:
         """What latents and losses may know."""
-        return Settings(model=self.model, rollout_horizon=self.rollout_horizon)
+        return Settings(
+            model=self.model, rollout_horizon=self.rollout_horizon, force_h_zero=self.force_h_zero,
+            render_mode=self.render_mode,
+        )  # fmt: skip
+
+    def schedules(self) -> dict[str, Schedule]:
+        """The weight schedules by loss."""
+        return {name: Schedule.parse(text, f"loss_schedules.{name}") for name, text in self.loss_schedules.items()}
 
     def graph(self) -> Graph:
         """The latent table of this configuration."""

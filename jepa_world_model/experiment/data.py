@@ -11,8 +11,7 @@ from pathlib import Path
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.graph import unknown
 from jepa_world_model.data.episodes import Episodes
-from jepa_world_model.data.sources.trajectories import is_trajectory_folder, open_trajectories
-from jepa_world_model.data.store import is_store, open_store, write_store
+from jepa_world_model.data.store import is_store, open_store, write_arrays
 from jepa_world_model.envs import GENERATORS
 
 
@@ -50,6 +49,8 @@ def open_dataset(cfg: DataConfig) -> Episodes:
         )
     if is_store(folder):
         return open_store(folder, verify=cfg.verify)
+    from jepa_world_model.data.sources.trajectories import is_trajectory_folder, open_trajectories
+
     if is_trajectory_folder(folder):
         return open_trajectories(folder, cache_dir=Path(cfg.cache_dir))
     raise UserError(
@@ -64,7 +65,8 @@ def _built_in(cfg: DataConfig) -> Episodes:
     key = hashlib.sha256(json.dumps([cfg.source, recipe], sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(cfg.cache_dir) / f"{cfg.source}-{key}"
     if not is_store(folder):
-        write_store(folder, env=cfg.source, **GENERATORS[cfg.source](**recipe))
+        arrays = GENERATORS[cfg.source](**recipe)
+        write_arrays(folder, arrays, env=cfg.source, seed=cfg.seed, policy=cfg.pattern)
     return open_store(folder, verify=cfg.verify)
 
 

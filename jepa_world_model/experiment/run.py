@@ -1,0 +1,4 @@
+"""One run."""
+from __future__ import annotations
+def train(cfg):
+    """Train."""
