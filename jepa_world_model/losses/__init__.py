@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from jepa_world_model.losses import (  # noqa: F401  (imported for their registrations)
-    algebra_h,
-    algebra_p,
-    bridges,
-    distribution,
-    inverse,
-    prediction,
-    reconstruction,
-)
+# Imported for their registrations, in the order of every table.
+# isort: off
+from jepa_world_model.losses import prediction  # noqa: F401
+from jepa_world_model.losses import distribution  # noqa: F401
+from jepa_world_model.losses import reconstruction  # noqa: F401
+from jepa_world_model.losses import bridges  # noqa: F401
+from jepa_world_model.losses import algebra_h  # noqa: F401
+from jepa_world_model.losses import algebra_p  # noqa: F401
+from jepa_world_model.losses import geometry_p  # noqa: F401
+from jepa_world_model.losses import algebra_z  # noqa: F401
+from jepa_world_model.losses import inverse  # noqa: F401
+
+# isort: on
 from jepa_world_model.losses.registry import LOSSES
 from jepa_world_model.losses.weights import LossWeights
 

@@ -1,15 +1,13 @@
-"""Action algebra on the pose p: odometry and its geometry. h enters as a constant unless `pose_delta_detach_h` is off."""
+"""Action algebra on the pose p: odometry. h enters as a constant unless `pose_delta_detach_h` is off."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_world_model.core.graph import View
-from jepa_world_model.losses.registry import LOSSES, pooled_mse, warm
+from jepa_world_model.losses.measures import TINY, ScaleConfig, changes, masked_mean, typical_move
+from jepa_world_model.losses.registry import LOSSES, imagined, warm
 
 NO_INCREMENT = "0 for zero increments"
 
@@ -37,50 +35,19 @@ def additivity_dp(view: View) -> Tensor:
 def rollout_kstep_p(view: View) -> Tensor:
     """Integrating along imagined states arrives at the pose integrated along true ones.
 
-    Formula: p_open[t,0] = sg p[t], p_open[t,k+1] = p_open[t,k] + g(p_open[t,k], h_open[t,k], a[t+k]) against sg p[t+k],
-    k = 2..K. k = 1 is zero by construction and left out.
+    Formula: p_open[t,0] = sg p[t], p_open[t,k+1] = p_open[t,k] + g(p_open[t,k], h_open[t,k], a[t+k]) against
+    sg p[t+k], k = 2..K. k = 1 is zero by construction and left out.
     """
-    p, steps = view.fixed.p, view.rollout_p
-    return pooled_mse([warm(view, steps[k], p[:, k:]) for k in range(2, len(steps))])
+    return F.mse_loss(*imagined(view, view.rollout_p, view.fixed.p, first=2))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScaleConfig:
-    """The typical length of a move."""
-
-    target: float = 1.0  # pose units a move
-    statistic: str = "trimmed_mean"  # or "median", which sends its gradient to one sample a step
-    trim: float = 0.1  # share left out at each end; 0 is the plain mean, 0.5 leaves nothing
-
-    def __post_init__(self) -> None:
-        if self.statistic not in ("trimmed_mean", "median"):
-            raise ValueError(f"statistic must be 'trimmed_mean' or 'median', got {self.statistic!r}")
-        if not 0 <= self.trim < 0.5:
-            raise ValueError(f"trim must lie in [0, 0.5), got {self.trim}")
-
-
-def trimmed_mean(values: Tensor, valid: Tensor, trim: float) -> Tensor:
-    """The mean of the valid values without the share `trim` at each end; 0 where nothing is valid.
-
-    Shapes: values, valid [N] -> []. No data-dependent size, so nothing waits for the device.
-    """
-    ordered, order = torch.where(valid, values, torch.inf).sort()
-    count = valid.sum()
-    cut = (trim * count).floor()
-    rank = torch.arange(values.numel(), device=values.device)
-    kept = (rank >= cut) & (rank < count - cut)
-    return torch.where(kept, values[order], 0.0).sum() / kept.sum().clamp(min=1)
-
-
-def typical_move(delta_p: Tensor, noop: Tensor, options: ScaleConfig) -> Tensor:
-    """The typical length of the increments of steps that are no no-ops. Shapes: delta_p [B,T,Dp], noop [B,T] -> []."""
-    length, moved = delta_p.norm(dim=-1).flatten(), ~noop.flatten()
-    if options.statistic == "median":
-        return torch.where(moved, length, torch.nan).nanmedian().nan_to_num()
-    return trimmed_mean(length, moved, options.trim)
-
-
-@LOSSES("scale_dp", family="algebra_p", options=ScaleConfig, moves=("delta_p",), trivial="target^2 for zero increments")
+@LOSSES(
+    "scale_dp",
+    family="algebra_p",
+    options=ScaleConfig,
+    moves=("delta_p",),
+    trivial="target^2 for zero increments",
+)
 def scale_dp(view: View) -> Tensor:
     """A move has length 1: the anchor that keeps the pose from shrinking away.
 
@@ -90,47 +57,61 @@ def scale_dp(view: View) -> Tensor:
     return (typical_move(delta_p, noop, view.options) - view.options.target).square()
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankConfig:
-    """Which pairs of frames are ranked, and by how much."""
+@LOSSES("dz_anchor_dp", family="algebra_p", moves=("delta_p",), fixed=("z",), heads=("dz_to_dp_projector",),
+        trivial=NO_INCREMENT)  # fmt: skip
+def dz_anchor_dp(view: View) -> Tensor:
+    """An increment is a linear image of how the frame's state changes.
 
-    margin: float = 0.1  # in units of the mean step
-    max_pairs: int = 1024  # a batch; more are subsampled
-    same_place: float = 0.25  # z closer than this share of a typical z step counts as the same place
-
-    def __post_init__(self) -> None:
-        if self.margin < 0 or self.max_pairs < 1 or self.same_place < 0:
-            raise ValueError("margin and same_place must be 0 or above, max_pairs 1 or above")
-
-
-def rank_pairs(view: View) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs i < j of frames with the last frame as goal, and which of them count. Shapes: i, j [P], counts [B,P]."""
-    z, noop, options = view.fixed.z, view.batch.noop, view.options
-    first = view.settings.model.warmup_frames_h
-    i, j = torch.triu_indices(z.shape[1] - first, z.shape[1] - first, 1, device=z.device) + first
-    most = max(1, options.max_pairs // z.shape[0])
-    if i.numel() > most:
-        chosen = torch.randperm(i.numel(), generator=view.generator("rank_pairs"), device=z.device)[:most]
-        i, j = i[chosen], j[chosen]
-    moves = F.pad((~noop).float().cumsum(1), (1, 0))  # [B,T] moves before each frame
-    step = (z[:, 1:] - z[:, :-1]).norm(dim=-1)
-    typical = trimmed_mean(step.flatten(), ~noop.flatten(), 0.1)
-    apart = (z[:, i] - z[:, j]).norm(dim=-1) > options.same_place * typical
-    return i, j, apart & (moves[:, j] > moves[:, i])
-
-
-@LOSSES("geometry_rank_p", family="algebra_p", options=RankConfig, moves=("p",), fixed=("z", "p"),
-        trivial="near 0 for a constant drift (a clock)")  # fmt: skip
-def geometry_rank_p(view: View) -> Tensor:
-    """A later frame is nearer to the window's last frame in pose.
-
-    Formula: for i < j: relu(margin - (D(p[i], goal) - D(p[j], goal))), goal the last frame, margin in units of the mean
-    step. Pairs with only no-ops between them, or at the same place by z, do not count.
+    Formula: ||delta_p[t] - W(sg z[t+1] - sg z[t])||^2, both sides live, so W trains.
     """
-    i, j, counts = rank_pairs(view)
-    p, fixed = view.p, view.fixed.p
-    # The squared norm is offset so that its root has a gradient at the goal itself.
-    distance = ((p - p[:, -1:]).square().sum(-1) + 1e-12).sqrt()  # [B,T]
-    margin = view.options.margin * (fixed[:, 1:] - fixed[:, :-1]).norm(dim=-1).mean()
-    gap = F.relu(margin - (distance[:, i] - distance[:, j]))
-    return (gap * counts).sum() / counts.sum().clamp(min=1)
+    delta_p, delta_z = warm(view, view.delta_p, changes(view.fixed.z))
+    return F.mse_loss(delta_p, view.model.dz_to_dp_projector(delta_z))
+
+
+@LOSSES("noop_still_dp", family="algebra_p", moves=("delta_p",), trivial=NO_INCREMENT)
+def noop_still_dp(view: View) -> Tensor:
+    """A no-op does not change the pose.
+
+    Formula: mean over no-op steps of ||delta_p[t]||^2.
+    """
+    delta_p, noop = warm(view, view.delta_p, view.batch.noop)
+    return masked_mean(delta_p.square().sum(-1), noop)
+
+
+@LOSSES("inverse_cycle_dp", family="algebra_p", moves=("delta_p", "delta_p_back"), fixed=("delta_p",),
+        trivial=NO_INCREMENT)  # fmt: skip
+def inverse_cycle_dp(view: View) -> Tensor:
+    """An action and then the one that undoes it leave the pose where it was.
+
+    Formula: mean of w[t] * ||delta_p[t] + g(sg p[t+1], h[t+1], inverse(sg h[t], a[t]))||^2, gated by motion:
+    w = min(1, sg ||delta_p[t]|| / typical move), since nothing is to be undone where nothing moved.
+    """
+    delta_p, back, fixed, noop = warm(
+        view, view.delta_p, view.delta_p_back, view.fixed.delta_p, view.batch.noop
+    )
+    motion = (fixed.norm(dim=-1) / typical_move(fixed, noop).clamp(min=TINY)).clamp(max=1)
+    return (motion * (delta_p + back).square().sum(-1)).mean()
+
+
+@LOSSES("pose_measure_p", family="algebra_p", fixed=("z", "p"), heads=("pose_measurement",))
+def pose_measure_p(view: View) -> Tensor:
+    """Any single frame has a pose: the difference of two measurements is the pose integrated between them.
+
+    Formula: m(sg z[t+k]) - m(sg z[t]) against sg(p[t+k] - p[t]), the mean over every pair of frames of a
+    window. With e = m(z) - p that is 2 T/(T-1) times the variance of e along the window, so no pair is ever
+    formed.
+    """
+    z, p = warm(view, view.fixed.z, view.fixed.p)
+    error = view.model.pose_measurement(z) - p  # [B,T,Dp]
+    return 2 * error.var(1, correction=1).mean()
+
+
+@LOSSES("pose_correct_dp", family="algebra_p", moves=("delta_p",), fixed=("z",), frozen=("pose_measurement",),
+        trivial="0 for zero increments, once the measurement is constant")  # fmt: skip
+def pose_correct_dp(view: View) -> Tensor:
+    """A blocked move is no move: increments follow what the frames before and after measure.
+
+    Formula: delta_p[t] against sg(m(z[t+1]) - m(z[t])). `pose_measure_p` trains m.
+    """
+    delta_p, measured = warm(view, view.delta_p, changes(view.frozen.pose_measurement(view.fixed.z)))
+    return F.mse_loss(delta_p, measured)

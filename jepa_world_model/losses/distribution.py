@@ -1,4 +1,4 @@
-"""Guards against collapse: what the distribution of z over a batch must look like."""
+"""What z must look like over a batch and along a window: no collapse, smooth and straight paths."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_world_model.core.graph import View
+from jepa_world_model.losses.measures import changes
+from jepa_world_model.losses.prediction import CONSTANT_Z
 from jepa_world_model.losses.registry import LOSSES
 
 
@@ -26,7 +29,7 @@ class SigregConfig:
 
 
 def epps_pulley(samples: Tensor, options: SigregConfig) -> Tensor:
-    """N times the weighted squared distance between the empirical characteristic function and the normal one's.
+    """N times the weighted squared distance of the empirical characteristic function and the normal one.
 
     Shapes: samples [...,N,M], N draws along M directions -> [] (mean over directions and leading axes).
     Source: Balestriero and LeCun 2025, LeJEPA (SIGReg); the integrand is even, so only t >= 0 is summed.
@@ -53,9 +56,87 @@ def unit_directions(view: View, name: str, count: int, z: Tensor) -> Tensor:
 def sigreg(view: View) -> Tensor:
     """Along every direction, z over the batch is a standard normal: no collapse, no wasted dimension.
 
-    Formula: mean over unit directions and time steps of N * int |phi(t) - exp(-t^2/2)|^2 exp(-t^2/2) dt over [-3, 3].
+    Formula: mean over unit directions and time steps of N * int |phi(t) - exp(-t^2/2)|^2 exp(-t^2/2) dt over
+    [-3, 3].
     Source: Balestriero and LeCun 2025, LeJEPA (SIGReg), in fp32, the samples of one time step at a time.
     """
     z = view.z.float()
     directions = unit_directions(view, "sigreg", view.options.directions, z)
     return epps_pulley(z.transpose(0, 1) @ directions, view.options)  # [T,B,M]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicedConfig:
+    """Random directions of the sliced distance."""
+
+    directions: int = 256  # unit directions a step; cost is linear in it
+
+    def __post_init__(self) -> None:
+        if self.directions < 1:
+            raise ValueError(f"directions must be 1 or above, got {self.directions}")
+
+
+@LOSSES(
+    "sliced_w2", family="core", options=SlicedConfig, moves=("z",), trivial="about 1 for a collapse to zero"
+)
+def sliced_w2(view: View) -> Tensor:
+    """Along every direction, z over the batch sorts like as many draws of a standard normal.
+
+    Formula: mean over unit directions, time steps and ranks of (sorted projections of z - sorted normal
+    draws)^2.
+    Source: sliced 2-Wasserstein distance (Bonneel et al. 2015), of the samples of one time step at a time.
+    """
+    z = view.z.float().transpose(0, 1)  # [T,B,Dz]
+    seen = z @ unit_directions(view, "sliced_w2", view.options.directions, z)  # [T,B,M]
+    draws = torch.randn(seen.shape[1:], generator=view.generator("sliced_w2_normal"), device=z.device)
+    return F.mse_loss(seen.sort(1).values, draws.sort(0).values.expand_as(seen))
+
+
+@LOSSES(
+    "vicreg_var",
+    family="core",
+    moves=("z",),
+    trivial="0 for one noise on every dimension, 0.99 for a collapse",
+)
+def vicreg_var(view: View) -> Tensor:
+    """Every dimension of z varies over the batch with a deviation of at least 1.
+
+    Formula: mean over dimensions of relu(1 - sqrt(variance + 1e-4)), over all frames of the batch.
+    Source: Bardes et al. 2022, VICReg.
+    """
+    return F.relu(1 - (view.z.flatten(0, 1).var(0) + 1e-4).sqrt()).mean()
+
+
+@LOSSES("vicreg_cov", family="core", moves=("z",), trivial=CONSTANT_Z)
+def vicreg_cov(view: View) -> Tensor:
+    """No two dimensions of z vary together.
+
+    Formula: mean squared off-diagonal covariance, over all frames of the batch.
+    Source: Bardes et al. 2022, VICReg, which divides by Dz instead of Dz (Dz - 1).
+    """
+    z = view.z.float().flatten(0, 1)  # [N,Dz]
+    z = z - z.mean(0)
+    covariance = z.T @ z / (z.shape[0] - 1)
+    off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
+    return off_diagonal / max(z.shape[1] * (z.shape[1] - 1), 1)
+
+
+@LOSSES("z_smooth", family="core", moves=("z",), trivial=CONSTANT_Z)
+def z_smooth(view: View) -> Tensor:
+    """z changes little from frame to frame.
+
+    Formula: Huber of ||z[t+1] - z[t]||.
+    """
+    length = changes(view.z).norm(dim=-1)
+    return F.huber_loss(length, length.new_zeros(length.shape))
+
+
+@LOSSES("z_straight", family="core", moves=("z",))
+def z_straight(view: View) -> Tensor:
+    """z moves on in the direction it moved before.
+
+    Formula: mean of 1 - cos(z[t+2] - z[t+1], z[t+1] - z[t]): minus the cosine, moved so that straight paths
+    score 0.
+    """
+    step = changes(view.z)
+    return (1 - F.cosine_similarity(step[:, 1:], step[:, :-1], dim=-1)).mean()
