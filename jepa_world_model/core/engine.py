@@ -1,0 +1,214 @@
+"""The training loop: steps, records, hooks, stopping. It knows neither the model's parts nor the losses.
+
+`step` means the number of steps done wherever a number is written, a hook is called or a checkpoint is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.log import Sink, to_host
+from jepa_world_model.core.rng import Streams, isolated
+
+Values = Mapping[str, Tensor | float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hook:
+    """Something periodic: run in eval mode, without gradient, on a random stream of its own."""
+
+    name: str  # also the name of its random stream
+    every: int  # steps between two calls; 0: only at the end
+    call: Callable[[int], Values | None]  # steps done -> numbers to log under their own names
+    at_end: bool = False  # also after the last step of a run that was not interrupted
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ValueError(f"hook {self.name}: every must be 0 or more, got {self.every}")
+
+    def is_due(self, step: int, last: bool) -> bool:
+        """Whether to call it after `step` steps."""
+        return (self.every > 0 and step % self.every == 0) or (last and self.at_end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a training ended."""
+
+    step: int  # steps done
+    interrupted: bool  # a signal, or should_stop, ended it before the last step
+
+
+def fit(
+    step_fn: Callable[[int], Values],
+    *,
+    model: nn.Module,
+    steps: int,
+    start: int = 0,
+    streams: Streams,
+    hooks: Sequence[Hook] = (),
+    sinks: Sequence[Sink] = (),
+    log_every: int = 10,
+    examples_per_step: int = 0,
+    should_stop: Callable[[bool], bool] = bool,
+    finish: Callable[[int], None] | None = None,
+    on_non_finite: Callable[[int], None] | None = None,
+) -> Outcome:
+    """Run steps `start` .. `steps` - 1 and write records to the sinks.
+
+    step_fn(index) trains one step and returns scalars that stay on their device until a record is written, one
+    of them `finite` (bool: False when the step was skipped because something in it was not finite).
+    examples_per_step: frames (or samples) a step, for time/frames_per_s.
+    should_stop(asked): asked is whether SIGINT or SIGTERM came; the place for several processes to agree.
+    finish(step): called once after the last step, interrupted or not; saves the checkpoint.
+    on_non_finite(step): called before the error of a step that was not finite is raised.
+    Errors: UserError for a step that is not finite (found at once on the CPU, at the next record elsewhere).
+    """
+    if start >= steps:
+        raise UserError(f"{start} steps are done already and {steps} were asked for; ask for more steps")
+    if log_every < 1:
+        raise ValueError(f"log_every must be at least 1, got {log_every}")
+    clock, pending, done = Clock(model), [], start
+    with _signals() as asked:
+        while True:
+            with clock.timing():
+                values = step_fn(done)
+            done += 1
+            pending.append((done, values))
+            stop = should_stop(asked.is_set())
+            record, last = {}, done == steps
+            if stop or last or done % log_every == 0 or done == start + 1 or _failed_on_host(values):
+                record = _record(pending, on_non_finite) | clock.read(examples_per_step)
+                pending.clear()
+            for hook in hooks:
+                if hook.is_due(done, last):
+                    record |= _run_hook(hook, model, streams, done)
+            if record:
+                for sink in sinks:
+                    sink.write(done, record)
+            if stop or last:
+                break
+        if finish is not None:
+            finish(done)
+    return Outcome(step=done, interrupted=done < steps)
+
+
+def _failed_on_host(values: Values) -> bool:
+    """Whether a step on the CPU was not finite; on another device the answer would make the host wait."""
+    finite = values.get("finite", True)
+    return (not isinstance(finite, Tensor) or finite.device.type == "cpu") and not bool(finite)
+
+
+def _record(
+    pending: list[tuple[int, Values]], on_non_finite: Callable[[int], None] | None
+) -> dict[str, float]:
+    """The values of the newest step on the host, in one copy with `finite` of every step since the last."""
+    done, newest = pending[-1]
+    flags = {f"finite/{step}": values["finite"] for step, values in pending if "finite" in values}
+    host = to_host({**newest, **flags})
+    finite = {int(name.split("/")[1]): bool(host.pop(name)) for name in flags}
+    host.pop("finite", None)
+    broken = [step for step, is_finite in finite.items() if not is_finite]
+    if broken:
+        _raise_non_finite(broken[0], dict(pending)[broken[0]], done, on_non_finite)
+    return host
+
+
+def _raise_non_finite(
+    step: int, values: Values, done: int, on_non_finite: Callable[[int], None] | None
+) -> None:
+    """UserError that names the step and what was not finite in it."""
+    odd = {name: value for name, value in to_host(values).items() if not math.isfinite(value)}
+    named = ", ".join(f"{name} = {value}" for name, value in list(odd.items())[:8]) or "a gradient"
+    if on_non_finite is not None:
+        on_non_finite(done)
+    raise UserError(
+        f"step {step} was not finite ({named}) and was not applied; "
+        "lower the learning rate or the weight of that loss, or check the data"
+    )
+
+
+def _run_hook(hook: Hook, model: nn.Module, streams: Streams, step: int) -> dict[str, float]:
+    """The numbers of a hook; the model's modes and every random generator are as before."""
+    with evaluating(model), torch.no_grad(), isolated(streams, f"hook/{hook.name}", step):
+        return to_host(hook.call(step) or {})
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, every module is in eval mode; after, each is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; a second SIGINT raises. Handlers are put back."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread may set handlers
+        return
+
+    def ask(number: int, _: object) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+        print("stopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Clock:
+    """Durations of steps, hooks and logging left out: by the host's clock on the CPU, by events on CUDA."""
+
+    def __init__(self, model: nn.Module) -> None:
+        parameter = next(iter(model.parameters()), None)
+        self.on_cuda = parameter is not None and parameter.device.type == "cuda"
+        self._spans: list[tuple] = []
+
+    def _now(self) -> float | torch.cuda.Event:
+        if not self.on_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    @contextlib.contextmanager
+    def timing(self) -> Iterator[None]:
+        """Take the duration of the block."""
+        begin = self._now()
+        yield
+        self._spans.append((begin, self._now()))
+
+    def read(self, examples_per_step: int) -> dict[str, float]:
+        """time/step_ms, the median since the last reading, and time/frames_per_s at that pace."""
+        if self.on_cuda:
+            self._spans[-1][1].synchronize()
+            times_ms = [begin.elapsed_time(end) for begin, end in self._spans]
+        else:
+            times_ms = [1e3 * (end - begin) for begin, end in self._spans]
+        self._spans.clear()
+        step_ms = statistics.median(times_ms)
+        return {"time/step_ms": step_ms, "time/frames_per_s": 1e3 * examples_per_step / max(step_ms, 1e-6)}
