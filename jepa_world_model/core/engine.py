@@ -68,7 +68,7 @@ def fit(
 ) -> Outcome:
     """Run steps `start` .. `steps` - 1 and write records to the sinks.
 
-    step_fn(index) trains one step and returns scalars that stay on their device until a record is written, one
+    step_fn(index) trains one step and returns scalars that stay on the device until a record is written, one
     of them `finite` (bool: False when the step was skipped because something in it was not finite).
     examples_per_step: frames (or samples) a step, for time/frames_per_s.
     should_stop(asked): asked is whether SIGINT or SIGTERM came; the place for several processes to agree.
