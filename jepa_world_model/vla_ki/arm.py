@@ -1,0 +1,259 @@
+"""The embedded task: a planar two-link arm, coloured targets, a scripted expert and questions about the
+picture.
+
+Drawn with numpy: the same pixels on every machine, thousands of frames a second, no graphics driver.
+World coordinates lie in [-1, 1], x to the right, y up; joint angles are in radians.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jepa_world_model.core.errors import UserError
+
+SIZE = 64  # pixels
+BASE = np.array([0.0, -0.85])
+LINK = 0.95  # length of each of the two links
+MAX_STEP = 0.25  # rad a step and joint
+SPEED = 0.10  # rad a step that the expert takes on average
+REACHED = 0.15  # world units between tip and target that count as success
+EPISODE_STEPS = 40
+MAX_TARGETS = 4
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (50, 80, 220),
+    "yellow": (230, 210, 40),
+    "purple": (150, 50, 190),
+    "orange": (245, 140, 20),
+    "cyan": (60, 200, 220),
+    "pink": (245, 140, 190),
+}
+HELD_OUT = ("orange", "cyan")  # never in the robot data; the questions show them
+NAMES = tuple(COLOURS)
+NUMBERS = ("zero", "one", "two", "three", "four")
+_RGB = np.array([*COLOURS.values()], np.float32)
+_X = ((np.arange(SIZE) + 0.5) / SIZE * 2 - 1).astype(np.float32)[None, None, :]  # [1,1,W]
+_Y = (1 - (np.arange(SIZE) + 0.5) / SIZE * 2).astype(np.float32)[None, :, None]  # [1,H,1]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """N pictures' worth of arms and targets."""
+
+    joints: np.ndarray  # [N,2] rad
+    targets: np.ndarray  # [N,K,2] world units
+    colours: np.ndarray  # [N,K] index into NAMES, -1 for no target
+    goal: np.ndarray  # [N] which of the K targets the instruction names
+
+    @property
+    def instructions(self) -> list[str]:
+        """What the arm is told to do."""
+        named = self.colours[np.arange(len(self.goal)), self.goal]
+        return [f"reach the {NAMES[c]} target" for c in named]
+
+    @property
+    def goal_position(self) -> np.ndarray:
+        """Where the named target is. [N,2]."""
+        return self.targets[np.arange(len(self.goal)), self.goal]
+
+
+def sample_scenes(
+    rng: np.random.Generator, n: int, *, goals: Sequence[str] = NAMES, others: Sequence[str] | None = None
+) -> Scenes:
+    """Random scenes of 2 to 4 targets, at least 0.4 apart, each of its own colour.
+
+    The named target has a colour of `goals`, the rest of `others` (default: the same). The tip starts 0.5
+    away.
+    """
+    others = goals if others is None else others
+    for name in (*goals, *others):
+        if name not in COLOURS:
+            raise UserError(f"there is no colour {name!r} (known: {', '.join(NAMES)})")
+    targets = _spread(rng, n)
+    colours = np.full((n, MAX_TARGETS), -1)
+    goal_ids, other_ids = ([NAMES.index(c) for c in group] for group in (goals, others))
+    count = rng.integers(2, MAX_TARGETS + 1, n)
+    for row in range(n):
+        named = rng.choice(goal_ids)
+        rest = rng.permutation([c for c in other_ids if c != named])[: count[row] - 1]
+        colours[row, : 1 + len(rest)] = [named, *rest]
+    start = _spread(rng, n)[:, 0]
+    near = np.linalg.norm(start - targets[:, 0], axis=-1) < 0.5
+    while near.any():
+        start[near] = _spread(rng, int(near.sum()))[:, 0]
+        near = np.linalg.norm(start - targets[:, 0], axis=-1) < 0.5
+    order = np.argsort(
+        rng.random((n, MAX_TARGETS)), axis=1
+    )  # so that the first target is not always the goal
+    colours, targets = np.take_along_axis(colours, order, 1), np.take_along_axis(targets, order[..., None], 1)
+    return Scenes(inverse_kinematics(start), targets, colours, np.argmin(order, axis=1))
+
+
+def _spread(rng: np.random.Generator, n: int) -> np.ndarray:
+    """K reachable places, none near another. [N,K,2]."""
+    low, high = np.array([-0.8, -0.35]), np.array([0.8, 0.8])
+    places = rng.uniform(low, high, (n, MAX_TARGETS, 2))
+    while True:
+        gaps = np.linalg.norm(places[:, :, None] - places[:, None], axis=-1) + 9 * np.eye(MAX_TARGETS)
+        crowded = gaps.min((1, 2)) < 0.4
+        if not crowded.any():
+            return places
+        places[crowded] = rng.uniform(low, high, (int(crowded.sum()), MAX_TARGETS, 2))
+
+
+def forward_kinematics(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Elbow and tip. Shapes: joints [...,2] -> two of [...,2]."""
+    unit = lambda angle: np.stack([np.cos(angle), np.sin(angle)], -1)
+    elbow = BASE + LINK * unit(joints[..., 0])
+    return elbow, elbow + LINK * unit(joints.sum(-1))
+
+
+def inverse_kinematics(tip: np.ndarray) -> np.ndarray:
+    """The joints that put the tip there, elbow always bent the same way. Shapes: [...,2] -> [...,2]."""
+    offset = tip - BASE
+    reach = np.clip((offset**2).sum(-1) / (2 * LINK**2) - 1, -1, 1)
+    second = np.arccos(reach)
+    return np.stack([np.arctan2(offset[..., 1], offset[..., 0]) - second / 2, second], -1)
+
+
+def minimum_jerk(start: np.ndarray, goal: np.ndarray, steps: int = EPISODE_STEPS) -> np.ndarray:
+    """Joint paths that start and end at rest, then stay. Shapes: [N,2] twice -> [N,steps+1,2]."""
+    duration = np.clip(np.ceil(np.abs(goal - start).max(-1) / SPEED), 8, 30)  # [N] steps
+    s = np.clip(np.arange(steps + 1)[None] / duration[:, None], 0, 1)[..., None]
+    return start[:, None] + (goal - start)[:, None] * (10 * s**3 - 15 * s**4 + 6 * s**5)
+
+
+def demonstrate(scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
+    """The expert's states [N,T,2] and actions [N,T,2] (joint steps); action t leads from state t to state
+    t+1.
+    """
+    path = minimum_jerk(scenes.joints, inverse_kinematics(scenes.goal_position))
+    return path[:, :-1].astype(np.float32), np.diff(path, axis=1).astype(np.float32)
+
+
+def render(scenes: Scenes, chunk: int = 256) -> np.ndarray:
+    """Pictures [N,3,64,64] uint8."""
+    parts = [
+        _draw(*(a[i : i + chunk] for a in vars(scenes).values())) for i in range(0, len(scenes.goal), chunk)
+    ]
+    return np.concatenate(parts)
+
+
+def _draw(joints: np.ndarray, targets: np.ndarray, colours: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    elbow, tip = (p.astype(np.float32) for p in forward_kinematics(joints))
+    picture = np.full((len(goal), 3, SIZE, SIZE), 235, np.float32)
+    base = np.broadcast_to(BASE.astype(np.float32), elbow.shape)
+    grey, black = np.full((1, 3), 120, np.float32), np.zeros((1, 3), np.float32)
+    for a, b in ((base, elbow), (elbow, tip)):
+        _paint(picture, 0.05 - _to_segment(a, b), grey)
+    for k in range(targets.shape[1]):
+        radius = np.where(colours[:, k] >= 0, 0.12, -9).astype(np.float32)
+        _paint(
+            picture, radius[:, None, None] - _to_point(targets[:, k].astype(np.float32)), _RGB[colours[:, k]]
+        )
+    _paint(picture, 0.045 - _to_point(tip), black)
+    return np.rint(picture).astype(np.uint8)
+
+
+def _paint(picture: np.ndarray, inside: np.ndarray, colour: np.ndarray) -> None:
+    """Blend a colour [N,3] in where `inside` [N,H,W] (world units, signed) is positive, with an edge of a
+    pixel.
+    """
+    cover = np.clip(inside * (SIZE / 2) + 0.5, 0, 1)
+    for channel in range(3):
+        plane = picture[:, channel]
+        plane += cover * (colour[:, channel, None, None] - plane)
+
+
+def _to_point(place: np.ndarray) -> np.ndarray:
+    """Distance of every pixel to a place. Shapes: [N,2] -> [N,H,W]."""
+    x, y = place[:, 0, None, None], place[:, 1, None, None]
+    return np.sqrt((_X - x) ** 2 + (_Y - y) ** 2)
+
+
+def _to_segment(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distance of every pixel to the segment from a to b. Shapes: [N,2] twice -> [N,H,W]."""
+    along = (b - a)[..., None, None]
+    x, y = _X - a[:, 0, None, None], _Y - a[:, 1, None, None]
+    share = np.clip((x * along[:, 0] + y * along[:, 1]) / (along**2).sum(1), 0, 1)
+    return np.sqrt((x - share * along[:, 0]) ** 2 + (y - share * along[:, 1]) ** 2)
+
+
+@dataclass
+class ArmSim:
+    """N arms at once, for closed-loop evaluation. Gymnasium's vocabulary: reset, step, observation,
+    success.
+    """
+
+    scenes: Scenes
+
+    @classmethod
+    def reset(
+        cls, rng: np.random.Generator, n: int, *, goals: Sequence[str], others: Sequence[str] = NAMES
+    ) -> ArmSim:
+        """N fresh scenes."""
+        return cls(sample_scenes(rng, n, goals=goals, others=others))
+
+    def observe(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Pictures [N,1,3,64,64] uint8, states [N,2] and instructions."""
+        return render(self.scenes)[:, None], self.scenes.joints.astype(np.float32), self.scenes.instructions
+
+    def step(self, actions: np.ndarray) -> None:
+        """Move every arm by joint steps [N,2] rad, cut to what the motors can do."""
+        joints = self.scenes.joints + np.clip(actions, -MAX_STEP, MAX_STEP)
+        joints[:, 1] = np.clip(joints[:, 1], 0.0, np.pi)
+        self.scenes = replace(self.scenes, joints=joints)
+
+    def distances(self) -> np.ndarray:
+        """From the tip to each target [N,K]; infinite where there is none."""
+        _, tip = forward_kinematics(self.scenes.joints)
+        gaps = np.linalg.norm(self.scenes.targets - tip[:, None], axis=-1)
+        return np.where(self.scenes.colours >= 0, gaps, np.inf)
+
+    def success(self) -> np.ndarray:
+        """Whether the tip is at the named target. [N] bool."""
+        return self.distances()[np.arange(len(self.scenes.goal)), self.scenes.goal] < REACHED
+
+    def followed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the tip is at any target, and whether the target nearest to it is the named one. [N] bool
+        each.
+        """
+        gaps = self.distances()
+        return gaps.min(1) < REACHED, gaps.argmin(1) == self.scenes.goal
+
+
+QUESTION_KINDS = ("leftmost", "where", "presence", "count")
+PLACES = ("top left", "top right", "bottom left", "bottom right")
+CLOSED_SETS = {"leftmost": NAMES, "where": PLACES, "presence": ("yes", "no"), "count": NUMBERS[2:]}
+
+
+def ask(rng: np.random.Generator, scenes: Scenes) -> tuple[list[str], list[str], list[str]]:
+    """A question about each scene, its answer, and its kind."""
+    questions, answers, kinds = [], [], []
+    for targets, colours in zip(scenes.targets, scenes.colours, strict=True):
+        kind = QUESTION_KINDS[rng.integers(len(QUESTION_KINDS))]
+        question, answer = _ask(rng, kind, targets[colours >= 0], colours[colours >= 0])
+        questions.append(question)
+        answers.append(answer)
+        kinds.append(kind)
+    return questions, answers, kinds
+
+
+def _ask(rng: np.random.Generator, kind: str, targets: np.ndarray, colours: np.ndarray) -> tuple[str, str]:
+    if kind == "leftmost":
+        return "what colour is leftmost?", NAMES[colours[targets[:, 0].argmin()]]
+    if kind == "where":
+        pick = rng.integers(len(colours))
+        x, y = targets[pick]
+        place = f"{'top' if y > 0.225 else 'bottom'} {'left' if x < 0 else 'right'}"
+        return f"where is the {NAMES[colours[pick]]} target?", place
+    if kind == "presence":
+        absent = [c for c in range(len(NAMES)) if c not in colours]
+        here = bool(rng.integers(2))
+        colour = rng.choice(colours if here else absent)
+        return f"is there a {NAMES[colour]} target?", "yes" if here else "no"
+    return "how many targets are there?", NUMBERS[len(colours)]

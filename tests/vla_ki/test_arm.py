@@ -1,0 +1,103 @@
+"""The arm: kinematics, the expert, pictures, and answers that can be checked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.vla_ki import arm
+
+
+@pytest.fixture(scope="module")
+def scenes() -> arm.Scenes:
+    return arm.sample_scenes(np.random.default_rng(0), 300)
+
+
+def test_inverse_kinematics_inverts_forward_kinematics(scenes):
+    for place in (scenes.goal_position, arm.forward_kinematics(scenes.joints)[1]):
+        _, tip = arm.forward_kinematics(arm.inverse_kinematics(place))
+        np.testing.assert_allclose(tip, place, atol=1e-9)
+
+
+def test_the_expert_reaches_the_named_target_from_rest_to_rest(scenes):
+    states, actions = arm.demonstrate(scenes)
+    assert states.shape == actions.shape == (300, arm.EPISODE_STEPS, 2)
+    sim = arm.ArmSim(scenes)
+    assert not sim.success().any()
+    for t in range(arm.EPISODE_STEPS):
+        np.testing.assert_allclose(sim.scenes.joints, states[:, t], atol=1e-5)
+        sim.step(actions[:, t])
+    assert sim.success().all()
+    assert all(x.all() for x in sim.followed())
+    assert np.abs(actions).max() < arm.MAX_STEP
+    assert np.abs(actions[:, [0, -1]]).max() < 0.02  # slow at both ends
+    jerk = np.abs(np.diff(actions, n=2, axis=1)).max()
+    assert jerk < 0.06
+
+
+def test_scenes_have_distinct_colours_and_room_between(scenes):
+    for colours, goal in zip(scenes.colours, scenes.goal, strict=True):
+        present = colours[colours >= 0]
+        assert 2 <= len(present) <= 4
+        assert len(set(present)) == len(present)
+        assert colours[goal] >= 0
+    assert len(set(scenes.goal.tolist())) == 4  # the place in the list tells nothing
+
+
+def test_held_out_colours_stay_out():
+    seen = [c for c in arm.NAMES if c not in arm.HELD_OUT]
+    scenes = arm.sample_scenes(np.random.default_rng(1), 200, goals=seen)
+    held = [arm.NAMES.index(c) for c in arm.HELD_OUT]
+    assert not np.isin(scenes.colours, held).any()
+    only = arm.sample_scenes(np.random.default_rng(1), 50, goals=arm.HELD_OUT, others=arm.NAMES)
+    assert all(any(c in text for c in arm.HELD_OUT) for text in only.instructions)
+    with pytest.raises(UserError, match="no colour 'mauve'"):
+        arm.sample_scenes(np.random.default_rng(0), 1, goals=["mauve"])
+
+
+def test_pictures_show_targets_and_tip_where_they_are(scenes):
+    pictures = arm.render(scenes)
+    assert pictures.shape == (300, 3, 64, 64)
+    assert pictures.dtype == np.uint8
+    pixel = lambda p: (int((1 - p[1]) * 32), int((p[0] + 1) * 32))
+    _, tips = arm.forward_kinematics(scenes.joints)
+    for row in range(50):
+        for place, colour in zip(scenes.targets[row], scenes.colours[row], strict=True):
+            if colour >= 0 and np.linalg.norm(place - tips[row]) > 0.25:
+                y, x = pixel(place)
+                np.testing.assert_array_equal(pictures[row, :, y, x], arm.COLOURS[arm.NAMES[colour]])
+        y, x = pixel(tips[row])
+        assert pictures[row, :, y, x].max() < 120
+
+
+def test_a_batch_of_pictures_equals_single_pictures(scenes):
+    some = arm.Scenes(*(a[:5] for a in vars(scenes).values()))
+    np.testing.assert_array_equal(arm.render(some, chunk=2), arm.render(scenes)[:5])
+
+
+def test_questions_have_the_right_answers(scenes):
+    questions, answers, kinds = arm.ask(np.random.default_rng(2), scenes)
+    assert set(kinds) == set(arm.QUESTION_KINDS)
+    assert all(answer in arm.CLOSED_SETS[kind] for answer, kind in zip(answers, kinds, strict=True))
+    for row, (question, answer, kind) in enumerate(zip(questions, answers, kinds, strict=True)):
+        present = scenes.colours[row] >= 0
+        names = [arm.NAMES[c] for c in scenes.colours[row][present]]
+        if kind == "presence":
+            assert (question.split()[3] in names) == (answer == "yes")
+        if kind == "count":
+            assert answer == arm.NUMBERS[len(names)]
+        if kind == "leftmost":
+            assert answer == names[scenes.targets[row][present][:, 0].argmin()]
+        if kind == "where":
+            x, y = scenes.targets[row][present][names.index(question.split()[3])]
+            assert answer == f"{'top' if y > 0.225 else 'bottom'} {'left' if x < 0 else 'right'}"
+
+
+def test_motors_have_a_limit(scenes):
+    sim = arm.ArmSim(dataclasses.replace(scenes))
+    before = sim.scenes.joints.copy()
+    sim.step(np.full((300, 2), 5.0))
+    assert np.abs(sim.scenes.joints - before).max() <= arm.MAX_STEP + 1e-9
