@@ -226,7 +226,7 @@ def diff_from_defaults(cfg: Any) -> dict[str, Any]:
 def cli_main(function: Callable[[], int | None]) -> int:
     """Run a command; what the user can mend becomes `error: ...` on stderr and exit code 2.
 
-    With JEPA_WM_DEBUG=1 the traceback is printed too. Ctrl-C gives 130.
+    With JEPA_WM_DEBUG=1 the traceback is printed too. Ctrl-C gives 130, a closed pipe 141.
     """
     try:
         return function() or 0
@@ -235,6 +235,9 @@ def cli_main(function: Callable[[], int | None]) -> int:
             traceback.print_exc()
         print(f"error: {problem}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output has gone, as in `... --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -237,3 +237,15 @@ def test_configuration_is_never_changed_in_place(tmp_path: Path):
     assert base == Config()
     assert dataclasses.asdict(load("--gates", "b", "1"))["gates"] == {"z->h": 0.0, "b": 1.0}
     assert Config().gates == {"z->h": 0.0}
+
+
+def test_a_reader_that_leaves_early_is_no_traceback():
+    code = (
+        "import sys; from jepa_world_model.core.config import cli_main\n"
+        "sys.exit(cli_main(lambda: [print('x' * 99, flush=True) for _ in range(9999)] and 0))"
+    )
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    program.stdout.close()
+    assert program.stderr.read() == b""
+    program.stderr.close()
+    assert program.wait() == 141
