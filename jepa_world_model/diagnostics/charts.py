@@ -48,7 +48,7 @@ def needs_log(curves: Sequence[Series]) -> bool:
 def line_chart(
     title: str, curves: Sequence[Series], *, value: str = "", sub: str = "", bar: float | None = None
 ) -> str:
-    """A card: title, value, one line of words, and the curves; `bar` is drawn as a dashed line to compare with."""
+    """A card: title, value, one line of words, the curves, and `bar` as a dashed line to compare with."""
     curves = [curve for curve in curves if len(curve)]
     if not curves:
         return ""
@@ -71,10 +71,11 @@ def line_chart(
     scale = " log" if log else ""
     return (
         f'<div class="chart"><div class="top"><b>{escape(title)}</b><span>{escape(value)}</span></div>'
-        f'<div class="sub">{sub}</div><div class="plot"><svg viewBox="0 0 1000 1000" preserveAspectRatio="none" '
+        f'<div class="sub">{sub}</div><div class="plot"><svg '
+        'viewBox="0 0 1000 1000" preserveAspectRatio="none" '
         f'role="img" aria-label="{escape(title)}">{"".join(paths)}</svg></div>'
         f'<div class="ticks"><span>{number(low)} to {number(high)}{scale}</span>'
-        f"<span>step {last:,.0f}</span></div></div>"
+        f"<span><i>step </i>{last:,.0f}</span></div></div>"
     )
 
 

@@ -44,20 +44,21 @@ def buildable(task: Task) -> frozenset[str]:
 
 
 def evaluate(task: Task, batch: Batch, probe_batch: Batch | None = None) -> dict[str, float]:
-    """Every metric that the model and these held-out windows allow, by its logged name; the others are absent.
+    """Every metric that the model and these held-out windows allow, by its logged name.
 
-    probe_batch: windows of other episodes to fit the probes on (those of an episode of `batch` are left out);
-    without it every other episode of `batch` fits and the rest score. Draws no global random number.
+    A metric is absent where something that it needs is. probe_batch: windows of other episodes to fit the
+    probes on (those of an episode of `batch` are left out); without it every other episode of `batch` fits
+    and the rest score. Draws no global random number.
 
     What each needs (all names after `eval/`):
       latent_one_step_ratio: z_hat
       latent_open_loop_ratio_k1, _k4, _k8: rollout; the longest k instead of those that do not fit
       open_loop_ratio_k8: rollout and decoder; likewise
       recon_mse: x_hat
-      inverse_accuracy, inverse_accuracy_majority: inverse_dynamics_h (the heads on z, p and delta_p add _z, _p
-        and _dp), actions that are not continuous; inverse_accuracy_unblocked: the true state too
+      inverse_accuracy, inverse_accuracy_majority: inverse_dynamics_h (heads on z, p and delta_p
+        add _z, _p and _dp), actions that are not continuous; inverse_accuracy_unblocked: the true state too
       inverse_r2: the same, for continuous actions
-      probe_z_r2, probe_h_r2, probe_p_r2, probe_actions_r2: the true state, and episodes both to fit and to score
+      probe_z_r2, probe_h_r2, probe_p_r2, probe_actions_r2: the true state, episodes to fit and to score
       rank_z, rank_h, rank_p, std_z, std_h, std_p: the latent
       rank_accuracy, rank_accuracy_minus_clock, p_loop_residual: p and the true state
       p_q, p_inverse_ratio: delta_p, actions that are not continuous; names of opposite actions for the second
@@ -65,8 +66,8 @@ def evaluate(task: Task, batch: Batch, probe_batch: Batch | None = None) -> dict
       sigreg, sigreg_floor, sigreg_collapse: the loss sigreg on
 
     True position: columns 0 and 1 of the state. p starts at zero in every window, so its probe is on the way
-    since the window's first frame; probe_actions_r2 is what summed actions alone score there. Moves that a wall
-    blocked are left out of p_q, p_inverse_ratio and p_noop_ratio where the true state tells.
+    since the window's first frame; probe_actions_r2 is what summed actions alone score there. Moves that a
+    wall blocked are left out of p_q, p_inverse_ratio and p_noop_ratio where the true state tells.
     """
     with measuring(task.model):
         states = held_states(task, batch)
@@ -295,7 +296,7 @@ def _commutator(task: Task, batch: Batch, states: Mapping[str, Any]) -> float:
 
 
 def collapse_lines(task: Task, states: Mapping[str, Any]) -> dict[str, float]:
-    """SIGReg on this batch, and the lines it lies between: a perfect Gaussian, a collapse at this batch size."""
+    """SIGReg on this batch, and the lines it lies between: a perfect Gaussian and a collapse."""
     if task.weights.get("sigreg", 0) <= 0 or "z" not in states:
         return {}
     options = getattr(task.options, "sigreg", None) or SigregConfig()
@@ -309,7 +310,7 @@ def collapse_lines(task: Task, states: Mapping[str, Any]) -> dict[str, float]:
 
 
 def sigreg_floor(options: SigregConfig) -> float:
-    """What normal samples score on average, at any batch size: the integral of (1 - exp(-t^2)) exp(-t^2/2)."""
+    """What normal samples score on average: the integral of (1 - exp(-t^2)) exp(-t^2/2)."""
     t = np.linspace(-options.bound, options.bound, options.knots)
     value = (1 - np.exp(-(t**2))) * np.exp(-(t**2) / 2)
     return float(((value[1:] + value[:-1]) / 2 * np.diff(t)).sum())

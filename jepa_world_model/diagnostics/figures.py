@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jepa_world_model.diagnostics import probes
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -41,9 +39,9 @@ def signed(difference: np.ndarray, most: float) -> np.ndarray:
 
 
 def grid(rows: list[np.ndarray], *, gap: int = 3) -> np.ndarray:
-    """Rows of pictures as one picture, enlarged or reduced to about 64 px a piece. Shapes: [n,H,W,3] each -> [H',W',4].
+    """Rows of pictures as one picture, each enlarged or reduced to about 64 px.
 
-    The gaps are transparent.
+    Shapes: rows [n,H,W,3] each -> [H',W',4], with transparent gaps.
     """
     size = rows[0].shape[1]
     factor = max(1, round(64 / size))
@@ -74,19 +72,24 @@ def reconstruction_rows(arrays: Arrays, window: int, most: int = 9) -> dict[str,
 
 
 def rollout_rows(arrays: Arrays, window: int) -> dict[str, np.ndarray]:
-    """Named rows of one window: the truth, what is imagined from its first frame alone, and the absolute error."""
+    """Named rows of one window: the truth, what is imagined from its first frame, and the absolute error."""
     truth, imagined = (arrays[name][window] for name in ("open_loop_true", "open_loop"))
     error = np.abs(truth.astype(float) - imagined).mean(1, keepdims=True)
     return {"truth": as_rgb(truth), "open loop": as_rgb(imagined), "error": as_rgb(error.astype(np.uint8))}
 
 
 def place_colours(place: np.ndarray) -> np.ndarray:
-    """A colour for every position: left to right and bottom to top between four corner colours. [N,2] -> [N,3]."""
+    """A colour for every position, between those of four corners. Shapes: [N,2] -> [N,3]."""
     place = np.pad(place, ((0, 0), (0, 2 - place.shape[1]))) if place.shape[1] < 2 else place[:, :2]
     low, high = place.min(0), place.max(0)
     u, v = ((place - low) / np.where(high > low, high - low, 1)).T[..., None]
-    corners = np.array([[0.16, 0.42, 0.75], [0.91, 0.38, 0.22], [0.15, 0.62, 0.42], [0.94, 0.74, 0.20]])
-    return (1 - u) * (1 - v) * corners[0] + u * (1 - v) * corners[1] + (1 - u) * v * corners[2] + u * v * corners[3]
+    corners = np.array([[0.10, 0.33, 0.92], [0.95, 0.22, 0.30], [0.02, 0.70, 0.45], [1.00, 0.78, 0.05]])
+    return (
+        (1 - u) * (1 - v) * corners[0]
+        + u * (1 - v) * corners[1]
+        + (1 - u) * v * corners[2]
+        + u * v * corners[3]
+    )
 
 
 def canvas(columns: int, *, width: float = 3.0, height: float = 3.0) -> tuple[Figure, list[Axes]]:
@@ -111,7 +114,7 @@ def title(ax: Axes, words: str) -> None:
 
 
 def projection(arrays: Arrays) -> Figure:
-    """z and h on their principal axes, each frame in the colour of its true position (first panel, if known)."""
+    """z and h on their principal axes, each frame in the colour of its true position, where known."""
     place, names = arrays.get("place"), [n for n in ("z", "h") if f"{n}_plane" in arrays]
     made, axes = canvas(len(names) + (place is not None))
     colour = SOFT if place is None else place_colours(place)
@@ -129,7 +132,7 @@ def projection(arrays: Arrays) -> Figure:
 
 
 def _plane(vectors: np.ndarray) -> np.ndarray:
-    """Two columns of what may have one or many. Shapes: [N,D] -> [N,2]; more than two through the origin's plane."""
+    """Two columns of what may have one or many: of many, the plane that holds most. [N,D] -> [N,2]."""
     if vectors.shape[1] <= 2:
         return np.pad(vectors, ((0, 0), (0, 2 - vectors.shape[1])))
     _, _, axes = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
@@ -171,7 +174,9 @@ def increments(arrays: Arrays) -> Figure:
     made, (ax,) = canvas(1, width=4.6, height=4.2)
     free = arrays["increment_moved"] | arrays["increment_noop"]
     if str(arrays["action_kind"]) == "continuous":
-        ax.scatter(*delta.T, c=place_colours(arrays["increment_code"]), s=8, alpha=0.7, linewidths=0, rasterized=True)
+        ax.scatter(
+            *delta.T, c=place_colours(arrays["increment_code"]), s=8, alpha=0.7, linewidths=0, rasterized=True
+        )
     else:
         labels = action_labels(arrays)
         common = sorted(labels, key=lambda i: -int((action == i).sum()))[: len(ACTIONS)]
@@ -184,7 +189,7 @@ def increments(arrays: Arrays) -> Figure:
     ax.axhline(0, color=SOFT, linewidth=0.5, zorder=0)
     ax.axvline(0, color=SOFT, linewidth=0.5, zorder=0)
     ax.set_aspect("equal", "datalim")
-    ax.margins(0.18)
+    ax.margins(0.16)
     return made
 
 
@@ -193,9 +198,15 @@ def _arrow(ax: Axes, cloud: np.ndarray, label: str, colour: str) -> None:
         return
     mean = cloud.mean(0)
     ax.annotate("", mean, (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.6})
-    away = mean / max(float(np.linalg.norm(mean)), 1e-9)
-    ax.annotate(label, mean, away * 13, textcoords="offset points", color=colour, fontsize=9, fontweight="bold",
-                ha="center", va="center")  # fmt: skip
+    radius = float(np.quantile(np.linalg.norm(cloud - mean, axis=1), 0.98))
+    length = float(np.linalg.norm(mean))
+    away = (
+        mean / length if length > radius else np.array([0.7, -0.7])
+    )  # a cloud at the origin is named below it
+    side = {"ha": "left" if away[0] > 0.3 else "right" if away[0] < -0.3 else "center",
+            "va": "bottom" if away[1] > 0.3 else "top" if away[1] < -0.3 else "center"}  # fmt: skip
+    ax.annotate(label, mean + radius * away, away * 5, textcoords="offset points", color=colour, fontsize=9,
+                fontweight="bold", **side)  # fmt: skip
 
 
 def svg(made: Figure, name: str) -> str:
@@ -210,7 +221,9 @@ def svg(made: Figure, name: str) -> str:
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace(INK.upper(), "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"(font: [^;\"]*?)'?DejaVu Sans'?[^;\"]*", r"\1system-ui, sans-serif", text)
-    text = re.sub(r'\bid="((?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib|PathCollection)[^"]*)"', "", text)
+    text = re.sub(
+        r'\bid="((?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib|PathCollection)[^"]*)"', "", text
+    )
     return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
 
 
@@ -231,7 +244,7 @@ def sheet(rows: Mapping[str, np.ndarray]) -> Figure:
 
 
 def all_figures(arrays: Arrays) -> dict[str, Any]:
-    """Every figure that the arrays allow, by name: for the folder `figures` of a run, or a logger of images."""
+    """Every figure that the arrays allow, by name: for a run's folder of figures, or a logger of images."""
     made: dict[str, Any] = {}
     for window in range(len(arrays.get("frames", ()))):
         made[f"reconstruction_{window}"] = sheet(reconstruction_rows(arrays, window))

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from jepa_world_model.core.graph import Graph
 from jepa_world_model.diagnostics.page import escape
 
-WIDTH, HEIGHT, GAP, DROP, PASS = 156, 44, 18, 92, 16  # a node, the space between, a row, and an edge that passes by
+WIDTH, HEIGHT, GAP, DROP, PASS = (
+    156,
+    44,
+    18,
+    92,
+    16,
+)  # a node, the space between, a row, and an edge that passes by
 
 
-def graph_json(graph: Graph, gates: Mapping[str, float]) -> dict[str, Any]:
-    """What graph.json holds: `latents` (name, reads, trains, in computing order) and `gates` (edge to share)."""
-    latents = [{"name": x.name, "reads": list(x.reads), "trains": list(x.trains)} for x in graph]
-    return {"latents": latents, "gates": dict(gates)}
+def graph_json(graph: Graph, gates: Mapping[str, float], wanted: Collection[str] = ()) -> dict[str, Any]:
+    """What graph.json holds: `latents` (name, reads, trains, in computing order) and `gates` (edge to share).
+
+    wanted: keep to these latents and all they need, such as a task's `wanted`; empty: all.
+    """
+    rows = graph.closure(wanted) if wanted else graph.latents
+    latents = [{"name": x.name, "reads": list(x.reads), "trains": list(x.trains)} for x in rows]
+    edges = [f"{read}->{x.name}" for x in rows for read in x.reads]
+    return {"latents": latents, "gates": {edge: gates[edge] for edge in edges}}
 
 
 def latents_of(gates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The latents that a table of gates tells of, for a run without graph.json; their modules are not known."""
+    """The latents that a table of gates tells of, without their modules: for a run without graph.json."""
     reads: dict[str, list[str]] = {}
     for edge in gates:
         source, _, target = edge.partition("->")
@@ -28,26 +40,30 @@ def latents_of(gates: Mapping[str, float]) -> list[dict[str, Any]]:
     return [{"name": name, "reads": sources, "trains": []} for name, sources in reads.items()]
 
 
-def graph_svg(graph: Graph | Sequence[Mapping[str, Any]], gates: Mapping[str, float]) -> str:
+def graph_svg(
+    graph: Graph | Sequence[Mapping[str, Any]], gates: Mapping[str, float], wanted: Collection[str] = ()
+) -> str:
     """A picture of the graph that follows the reader's light or dark scheme and needs no other file.
 
-    graph: a `Graph`, or the `latents` of a graph.json. Solid edges pass the gradient, dashed ones with a bar cut it,
-    a number is the share that passes.
+    graph: a `Graph` (whole, or what is `wanted` of it), or the `latents` of a graph.json. Solid edges
+    pass the gradient, dashed ones with a bar cut it, a number is the share that passes.
     """
-    latents = graph_json(graph, gates)["latents"] if isinstance(graph, Graph) else list(graph)
+    latents = graph_json(graph, gates, wanted)["latents"] if isinstance(graph, Graph) else list(graph)
     rows, chains = _layers(latents)
     order = _ordered(rows, chains)
-    place, width = _placed(order)
+    place, width = _placed(order, chains)
     height = (len(order) - 1) * DROP + HEIGHT
     family = _families(latents)
     shift = _ports(chains, place)
     edges = [
-        _edge([place[stop] for stop in chain], shift[name], gates.get(name, 1.0)) for name, chain in chains.items()
+        _edge([place[stop] for stop in chain], shift[name], gates.get(name, 1.0))
+        for name, chain in chains.items()
     ]
     nodes = [_node(latent, place[latent["name"]], family[latent["name"]]) for latent in latents]
     key = _key(height + 40)
     return (
-        f'<svg class="latent-graph" xmlns="http://www.w3.org/2000/svg" viewBox="-8 -8 {width + 16:.0f} {height + 68}" '
+        '<svg class="latent-graph" xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="-8 -8 {width + 16:.0f} {height + 68}" '
         f'width="{width + 16:.0f}" height="{height + 68}" role="img" aria-label="latent graph">'
         f"<style>{STYLE}</style>{''.join(edges)}{''.join(nodes)}{key}</svg>"
     )
@@ -78,7 +94,7 @@ def _layers(latents: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], dict
 
 def _ordered(rows: list[list[str]], chains: Mapping[str, list[str]]) -> list[list[str]]:
     """The rows with few crossings: each name between its neighbours, sweeping down and up."""
-    links = [(a, b) for chain in chains.values() for a, b in zip(chain, chain[1:], strict=False)]
+    links = [(a, b) for chain in chains.values() for a, b in pairwise(chain)]
     best, least = rows, _crossings(rows, links)
     for sweep in range(12):
         rows = [list(row) for row in rows]
@@ -112,16 +128,54 @@ def _wide(name: str) -> int:
     return PASS if "@" in name else WIDTH
 
 
-def _placed(rows: list[list[str]]) -> tuple[dict[str, tuple[float, float]], float]:
-    """The centre of every place, and the width of the whole; every row is centred."""
-    sizes = [sum(_wide(name) for name in row) + GAP * (len(row) - 1) for row in rows]
-    width, place = max(sizes), {}
-    for level, (row, size) in enumerate(zip(rows, sizes, strict=True)):
-        left = (width - size) / 2
-        for name in row:
-            place[name] = (left + _wide(name) / 2, level * DROP + HEIGHT / 2)
-            left += _wide(name) + GAP
-    return place, width
+def _placed(
+    rows: list[list[str]], chains: Mapping[str, list[str]]
+) -> tuple[dict[str, tuple[float, float]], float]:
+    """Each name's centre, as near to its neighbours as its row allows, and the width of the whole."""
+    near: dict[str, list[str]] = {name: [] for row in rows for name in row}
+    for chain in chains.values():
+        for one, other in pairwise(chain):
+            near[one].append(other)
+            near[other].append(one)
+    x: dict[str, float] = {}
+    for row in rows:
+        for name, offset in zip(row, _offsets(row), strict=True):
+            x[name] = offset - _offsets(row)[-1] / 2
+    for sweep in range(24):
+        for row in rows if sweep % 2 == 0 else rows[::-1]:
+            wish = [
+                sum(x[n] for n in near[name]) / len(near[name]) if near[name] else x[name] for name in row
+            ]
+            weight = [
+                4.0 if "@" in name else 1.0 for name in row
+            ]  # an edge that passes by should be straight
+            x |= dict(zip(row, _spaced(wish, weight, _offsets(row)), strict=True))
+    left = min(x[row[0]] - _wide(row[0]) / 2 for row in rows)
+    right = max(x[row[-1]] + _wide(row[-1]) / 2 for row in rows)
+    place = {
+        name: (x[name] - left, level * DROP + HEIGHT / 2) for level, row in enumerate(rows) for name in row
+    }
+    return place, right - left
+
+
+def _offsets(row: list[str]) -> list[float]:
+    """The centres of a row's names when they stand as close as they may, from the first one's."""
+    found = [0.0]
+    for one, other in pairwise(row):
+        found.append(found[-1] + (_wide(one) + _wide(other)) / 2 + GAP)
+    return found
+
+
+def _spaced(wish: list[float], weight: list[float], offset: list[float]) -> list[float]:
+    """The places nearest to the wishes that keep order and distance; those that collide share a mean."""
+    blocks: list[list[float]] = []  # [sum of weighted wishes less offsets, weight, count]
+    for w, k, o in zip(wish, weight, offset, strict=True):
+        blocks.append([k * (w - o), k, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            last = blocks.pop()
+            blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
+    bases = [total / mass for total, mass, count in blocks for _ in range(int(count))]
+    return [base + o for base, o in zip(bases, offset, strict=True)]
 
 
 def _families(latents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -134,8 +188,10 @@ def _families(latents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return family
 
 
-def _ports(chains: Mapping[str, list[str]], place: Mapping[str, tuple[float, float]]) -> dict[str, list[float]]:
-    """How far from the middle of its node each edge leaves and arrives, so that edges do not lie on each other."""
+def _ports(
+    chains: Mapping[str, list[str]], place: Mapping[str, tuple[float, float]]
+) -> dict[str, list[float]]:
+    """How far from the middle of a node each edge leaves and arrives, so that none lies on another."""
     shift: dict[str, list[float]] = {edge: [0.0, 0.0] for edge in chains}
     for end in (0, -1):
         sides: dict[str, list[str]] = {}
@@ -155,7 +211,7 @@ def _edge(stops: Sequence[tuple[float, float]], shift: Sequence[float], keep: fl
         points += [(x, y - half), (x, y + half)]
     points.append((stops[-1][0] + shift[-1], stops[-1][1] - half - 5))
     path = f"M{points[0][0]:.0f} {points[0][1]:.0f}"
-    for i, ((ax, ay), (bx, by)) in enumerate(zip(points, points[1:], strict=False)):
+    for i, ((ax, ay), (bx, by)) in enumerate(pairwise(points)):
         middle = (ay + by) / 2
         curve = f"C{ax:.0f} {middle:.0f} {bx:.0f} {middle:.0f} {bx:.0f} {by:.0f}"
         path += curve if i % 2 == 0 else f"V{by:.0f}"
@@ -179,28 +235,33 @@ def _edge(stops: Sequence[tuple[float, float]], shift: Sequence[float], keep: fl
 
 def _node(latent: Mapping[str, Any], at: tuple[float, float], family: str) -> str:
     x, y = at[0] - WIDTH / 2, at[1] - HEIGHT / 2
-    trains = latent["trains"]
+    trains, name = latent["trains"], escape(latent["name"])
     words = " + ".join(trains) if sum(map(len, trains)) < 26 else " + ".join(part[:12] for part in trains)
-    small = f'<text class="module" x="{at[0]:.0f}" y="{at[1] + 13:.0f}">{escape(words)}</text>' if trains else ""
+    small = (
+        f'<text class="module" x="{at[0]:.0f}" y="{at[1] + 13:.0f}">{escape(words)}</text>' if trains else ""
+    )
     return (
         f'<g class="node {family}"><rect x="{x:.0f}" y="{y:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="7"/>'
-        f'<text class="name" x="{at[0]:.0f}" y="{at[1] + (-2 if trains else 5):.0f}">{escape(latent["name"])}</text>'
+        f'<text class="name" x="{at[0]:.0f}" y="{at[1] + (-2 if trains else 5):.0f}">{name}</text>'
         f"{small}</g>"
     )
 
 
 def _key(y: float) -> str:
     return (
-        f'<g class="open"><path d="M0 {y}h34"/></g><text class="key" x="42" y="{y + 4}">gradient passes</text>'
+        f'<g class="open"><path d="M0 {y}h34"/></g>'
+        f'<text class="key" x="42" y="{y + 4}">gradient passes</text>'
         f'<g class="cut"><path d="M160 {y}h34"/><path class="bar" d="M177 {y - 7}v14"/></g>'
         f'<text class="key" x="202" y="{y + 4}">values only: the gate is closed</text>'
     )
 
 
 STYLE = """
-.latent-graph{--paper:#fff;--ink:#1c2026;--soft:#626b78;--cut:#c4372c;--x:#7a828e;--z:#2f66b3;--h:#b06f12;--p:#26805b;
+.latent-graph{--paper:#fff;--ink:#1c2026;--soft:#626b78;--cut:#c4372c;--x:#7a828e;--z:#2f66b3;--h:#b06f12;
+--p:#26805b;
 font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
-@media (prefers-color-scheme:dark){.latent-graph{--paper:#14171b;--ink:#e5e8ec;--soft:#98a1ad;--cut:#f0766b;--x:#8f98a5;
+@media (prefers-color-scheme:dark){.latent-graph{--paper:#14171b;--ink:#e5e8ec;--soft:#98a1ad;--cut:#f0766b;
+--x:#8f98a5;
 --z:#78a9ec;--h:#dba255;--p:#5cbd93}}
 .latent-graph path{fill:none;stroke:var(--soft);stroke-width:1.4}
 .latent-graph .tip{fill:var(--soft);stroke:none}
@@ -212,6 +273,6 @@ font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monosp
 .latent-graph .h rect{stroke:var(--h)}.latent-graph .p rect{stroke:var(--p)}
 .latent-graph .name{font-size:13.5px;font-weight:600;text-anchor:middle;fill:var(--ink)}
 .latent-graph .module{font-size:9.6px;text-anchor:middle;fill:var(--soft)}
-.latent-graph .share{font-size:11px;fill:var(--ink)}
+.latent-graph .share{font-size:11px;fill:var(--ink);stroke:var(--paper);stroke-width:4px;paint-order:stroke}
 .latent-graph .key{font-size:12px;fill:var(--soft);font-family:system-ui,sans-serif}
 """

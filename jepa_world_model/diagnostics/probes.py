@@ -1,4 +1,4 @@
-"""Numbers that say what a representation holds: probes, ranks, increments by action. Arrays in, floats out."""
+"""Numbers that say what a representation holds: probes, ranks, increments by action."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def linear_probe_r2(
 ) -> float:
     """Share of the target's variance that a ridge regression fitted on `train` explains on `test`.
 
-    Shapes: train [N,D], train_target [N,S], test [M,D], test_target [M,S]. Mean over the target columns that vary.
+    Shapes: train [N,D], train_target [N,S], test [M,D], test_target [M,S]. Mean over targets that vary.
     ridge: penalty in units of one standardised feature's variance; above 0, so that dead features do no harm.
     Returns 1 for a perfect linear code, 0 for the mean of `test`, less for worse; nan without enough samples.
     """
@@ -42,7 +42,7 @@ def linear_probe_r2(
 
 
 def effective_rank(samples: np.ndarray) -> float:
-    """The number of directions the samples really use: exp of the entropy of their normalised singular values.
+    """The number of directions the samples really use: exp of the entropy of their singular values.
 
     Shapes: samples [N,D], centred here. 0 for constant samples, D for an isotropic cloud.
     Source: Roy and Vetterli 2007, The effective rank.
@@ -60,20 +60,20 @@ def effective_rank(samples: np.ndarray) -> float:
 
 
 def _singular(centred: np.ndarray) -> np.ndarray:
-    # The Gram matrix is D by D however many samples there are; its error, about 1e-8 of the largest, is no direction.
+    # The Gram matrix is small however many samples there are; its rounding, about 1e-8, is no direction.
     values = np.sqrt(np.clip(np.linalg.eigvalsh(centred.T @ centred), 0, None))
     return np.where(values > 1e-7 * values.max(initial=0.0), values, 0.0)
 
 
 def mean_std(samples: np.ndarray) -> float:
-    """The mean over features of the standard deviation over samples: 0 is a collapse. Shapes: samples [N,D]."""
+    """The mean over features of the standard deviation over samples [N,D]: 0 is a collapse."""
     return float(samples.std(0, dtype=np.float64).mean())
 
 
 def principal_plane(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The samples on their two principal axes, and the share of variance each axis holds.
 
-    Shapes: samples [N,D] -> [N,2], [2]. A missing second axis is zero. Signs: the largest loading is positive.
+    Shapes: samples [N,D] -> [N,2], [2]. A missing second axis is zero; the largest loading is positive.
     """
     centred = np.asarray(samples, np.float64) - samples.mean(0, dtype=np.float64)
     values, axes = np.linalg.eigh(centred.T @ centred)
@@ -126,7 +126,7 @@ def inverse_ratio(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def noop_ratio(delta: np.ndarray, noop: np.ndarray) -> float:
-    """Mean length of a no-op's increment over a move's. Shapes: delta [N,Dp], noop [N] bool. nan without both."""
+    """Mean length of a no-op's increment over a move's: delta [N,Dp], noop [N] bool. nan without both."""
     length = np.linalg.norm(delta.astype(np.float64), axis=-1)
     if not noop.any() or noop.all() or length[~noop].mean() == 0:
         return NAN
@@ -134,7 +134,8 @@ def noop_ratio(delta: np.ndarray, noop: np.ndarray) -> float:
 
 
 OPPOSITES = (
-    ("left", "right"), ("up", "down"), ("north", "south"), ("west", "east"), ("forward", "backward"), ("forward", "back"),
+    ("left", "right"), ("up", "down"), ("north", "south"), ("west", "east"), ("forward", "backward"),
+    ("forward", "back"),
 )  # fmt: skip
 
 
@@ -155,7 +156,8 @@ def rank_accuracy(distance: np.ndarray, true_distance: np.ndarray) -> tuple[floa
     """How often a distance orders two frames as the true distance to the goal does, and how often time does.
 
     Shapes: distance, true_distance [B,T], both to the window's last frame, the goal; pairs with equal true
-    distance do not count. Time says that the later frame is nearer. A tie scores a half. nan, nan without a pair.
+    distance do not count. Time says that the later frame is nearer. A tie scores a half.
+    nan, nan without a pair.
     """
     # The goal itself is left out: it is nearest by construction.
     i, j = np.triu_indices(distance.shape[1] - 1, 1)
@@ -171,7 +173,7 @@ def rank_accuracy(distance: np.ndarray, true_distance: np.ndarray) -> tuple[floa
 def loop_residual(p: np.ndarray, position: np.ndarray, *, gap: int = 2, tolerance: float = 1e-3) -> float:
     """How far apart in pose two frames at the same true position are, over how far two frames elsewhere are.
 
-    Shapes: p [B,T,Dp], position [B,T,S]; pairs within a window, at least `gap` steps apart, with a move between them.
+    Shapes: p [B,T,Dp], position [B,T,S]; pairs in a window, at least `gap` steps apart, a move between.
     0: loops close; 1: the pose does not know that it is back. nan where nothing returns.
     """
     i, j = np.triu_indices(p.shape[1], gap)

@@ -9,8 +9,9 @@ from typing import Any
 from jepa_world_model.diagnostics.page import escape, number
 
 KEY = (
-    '<div class="key"><span><i class="cell on"></i>declared and measured; darker: larger gradient</span>'
-    '<span><i class="cell hollow"></i>declared only</span><span><i class="cell stray"></i>measured only</span>'
+    '<div class="key"><span><i class="cell on"></i>declared and measured; stronger: larger gradient</span>'
+    '<span><i class="cell hollow"></i>declared only</span>'
+    '<span><i class="cell stray"></i>measured only</span>'
     '<span><i class="cell"></i>no gradient</span></div>'
 )
 
@@ -25,7 +26,8 @@ def reach_table(reach: Mapping[str, Any]) -> str:
     for name, row in losses.items():
         cells = "".join(f"<td>{_cell(name, group, row, low, high)}</td>" for group in groups)
         rows.append(
-            f'<tr><th scope="row" class="mono">{escape(name)}</th><td class="w">{number(row["weight"])}</td>{cells}</tr>'
+            f'<tr><th scope="row" class="mono">{escape(name)}</th>'
+            f'<td class="w">{number(row["weight"])}</td>{cells}</tr>'
         )
     # The slanted names of the last columns reach beyond the table.
     return (

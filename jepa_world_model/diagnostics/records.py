@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.log import read_metrics
 from jepa_world_model.diagnostics.charts import Series
 
 if sys.version_info >= (3, 11):
@@ -60,14 +61,14 @@ class Record:
 def read_run(folder: Path) -> Record:
     """Everything the report needs of a run folder.
 
-    Errors: UserError when there is no such folder, or a file in it cannot be understood. A torn last line of a
-    .jsonl, which a killed run leaves, is skipped.
+    Errors: UserError when there is no such folder, or a file in it cannot be understood. A torn last line,
+    which a killed run leaves, is skipped.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no run folder {folder}; give the folder that holds metrics.jsonl")
-    rows = _json_lines(folder / "metrics.jsonl")
-    metrics, broken = curves(rows)
+    path = folder / "metrics.jsonl"
+    metrics, broken = curves(list(read_metrics(path)) if path.exists() else [])
     return Record(
         folder=folder,
         config=_toml(folder / "config.toml"),
@@ -78,7 +79,7 @@ def read_run(folder: Path) -> Record:
         metrics=metrics,
         broken=broken,
         snapshot=load_snapshot(folder),
-        gradients=_json_lines(folder / "gradients.jsonl"),
+        gradients=_gradient_rows(folder / "gradients.jsonl"),
     )
 
 
@@ -102,19 +103,15 @@ def curves(rows: list[dict[str, Any]]) -> tuple[dict[str, Series], dict[str, int
     return made, broken
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    lines, rows = path.read_text().splitlines(), []
+def _gradient_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of nested tables; one that a killed run left unfinished is skipped."""
+    lines, rows = path.read_text().splitlines() if path.exists() else [], []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise UserError(f"{path}, line {number}, is not JSON ({error}); mend or delete that line") from None
-        if isinstance(row, dict):
-            rows.append(row)
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}, is not JSON ({error}); delete that line") from None
     return rows
 
 
@@ -147,12 +144,12 @@ def save_snapshot(folder: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
 
 def load_snapshot(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a run's snapshot.npz; empty without one. Errors: UserError for a file that cannot be read."""
+    """The arrays of a run's snapshot.npz; empty without one. Errors: UserError if it cannot be read."""
     path = Path(folder) / "snapshot.npz"
     if not path.exists():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, zlib and numpy each raise their own
         raise UserError(f"{path} cannot be read ({error}); delete it and evaluate the run again") from None

@@ -1,54 +1,48 @@
-"""The page of a run: one HTML file that shows what was trained, what moved what, and what the model learned."""
+"""The page of a run: one HTML file on what was trained, what moved what, and what the model learned."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jepa_world_model.diagnostics import charts, figures
+from jepa_world_model.core.run import atomic_write
+from jepa_world_model.diagnostics import charts
+from jepa_world_model.diagnostics import report_pictures as pictures
+from jepa_world_model.diagnostics.gradients import gradient_tables
 from jepa_world_model.diagnostics.graph_picture import graph_svg, latents_of
-from jepa_world_model.diagnostics.page import (
-    Section,
-    details,
-    escape,
-    figure,
-    missing,
-    number,
-    page,
-    picture,
-    table,
-)
+from jepa_world_model.diagnostics.page import Section, details, escape, missing, number, page, table
 from jepa_world_model.diagnostics.reach_picture import closed_gates, reach_table
 from jepa_world_model.diagnostics.records import Record, read_run
-from jepa_world_model.diagnostics.scorecard import HEADLINES, Metric, find
+from jepa_world_model.diagnostics.scorecard import HEADLINES, METRICS, RIVALS, Metric, find
 
 
 def write_report(run_folder: str | Path) -> Path:
     """Write report.html from what lies in the run folder, whole or not at all, and return its path.
 
     Reads config.toml, changes.json, environment.json, reach.json, graph.json, metrics.jsonl, snapshot.npz and
-    gradients.jsonl; a section whose input is missing says so. Errors: UserError for a folder or file that cannot
-    be read.
+    gradients.jsonl; a section whose input is missing says so. Errors: UserError for a folder or file that
+    cannot be read.
     """
     record = read_run(Path(run_folder))
     sections = [
-        _summary(record), _reach(record), _graph(record), _evaluation(record), _losses(record), _norms(record),
-        _reconstructions(record), _rollouts(record), _projection(record), _trajectories(record),
-        _increments(record), _throughput(record), _settings(record),
+        _summary(record), _reach(record), _graph(record), _evaluation(record), _losses(record),
+        _norms(record), _pulls(record), pictures.reconstructions(record), pictures.rollouts(record),
+        pictures.projection(record), pictures.trajectories(record), pictures.increments(record),
+        _throughput(record), _settings(record),
     ]  # fmt: skip
-    path, draft = record.folder / "report.html", record.folder / "report.html.part"
-    text = page(record.folder.resolve().name, "World model run", sections)
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    path = record.folder / "report.html"
+    atomic_write(path, page(record.folder.resolve().name, "World model run", sections))
     return path
 
 
 def _summary(record: Record) -> Section:
     tiles = "".join(_tile(record, metric) for metric in _headlines(record))
     faults = "".join(f'<p class="warn">{escape(words)}</p>' for words in _troubles(record))
-    return Section("summary", "", "", f'<p class="lead">{_sentence(record)}</p>{faults}<div class="tiles">{tiles}</div>')
+    return Section(
+        "summary", "", "", f'<p class="lead">{_sentence(record)}</p>{faults}<div class="tiles">{tiles}</div>'
+    )
 
 
 def _sentence(record: Record) -> str:
@@ -61,8 +55,7 @@ def _sentence(record: Record) -> str:
         words += f" of {batch} windows with {frames} frames"
     if (count := parameter_count(record)) is not None:
         words += f"; {number(count / 1e6)} million parameters" if count >= 1e5 else f"; {count:,} parameters"
-    device = record.environment.get("device_name") or record.environment.get("device")
-    words += f", on {escape(str(device))}" if device else ""
+    words += f", on {escape(device)}" if (device := _device(record)) else ""
     rate, clock = record.metrics.get("time/frames_per_s"), record.metrics.get("time")
     if rate is not None:
         words += f", at {number(charts.recent(rate))} frames a second"
@@ -72,6 +65,15 @@ def _sentence(record: Record) -> str:
     return words + (f". Seed {seed}." if seed is not None else ".")
 
 
+def _device(record: Record) -> str:
+    """Where the run computed: the first GPU unless it asked for the CPU, or the CPU with its threads."""
+    devices, threads = record.environment.get("devices") or [], record.environment.get("threads")
+    asked = str(record.setting("device", default="auto"))
+    if devices and devices[0] != "cpu" and asked != "cpu":
+        return str(devices[0])
+    return f"CPU with {threads} thread{'s' if threads != 1 else ''}" if threads else ""
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
@@ -79,15 +81,23 @@ def _duration(seconds: float) -> str:
 
 
 def parameter_count(record: Record) -> int | None:
-    """The number of parameters, from environment.json: `parameters`, a number or a table by group; None without."""
+    """The number of parameters: `parameters` of environment.json, a number or a table by group."""
     told = record.environment.get("parameters")
     if isinstance(told, Mapping):
         return sum(int(value) for value in told.values())
     return int(told) if isinstance(told, (int, float)) else None
 
 
+def known_metric(record: Record, name: str) -> Metric | None:
+    """The metric of a logged name; where another metric is its rival, the bar is that one's last value."""
+    metric, found = find(name), record.under("eval")
+    if metric is None or metric.rival not in found:
+        return metric
+    return replace(metric, bar=float(found[metric.rival].values[-1]))
+
+
 def _headlines(record: Record) -> list[tuple[str, Metric]]:
-    known = {name: find(name) for name in record.under("eval")}
+    known = {name: known_metric(record, name) for name in record.under("eval")}
     order = []
     for wanted in HEADLINES:
         for name, metric in known.items():
@@ -114,7 +124,8 @@ def _verdict(metric: Metric, value: float) -> str:
     relation = "below" if metric.better == "low" else "above"
     who = f", {escape(metric.trivial)}" if metric.trivial else ""
     aim = f"; aim {number(metric.aim)}" if metric.aim is not None else ""
-    return f'<span class="{tone}">{sign} {relation if met else "not " + relation} {number(metric.bar)}</span>{who}{aim}'
+    words = f"{sign} {relation if met else 'not ' + relation} {number(metric.bar)}"
+    return f'<span class="{tone}">{words}</span>{who}{aim}'
 
 
 def _troubles(record: Record) -> list[str]:
@@ -127,7 +138,8 @@ def _troubles(record: Record) -> list[str]:
 
 def _reach(record: Record) -> Section:
     look = (
-        "Each row is a loss, each column a part of the model. A filled cell says that the declaration allows the loss "
+        "Each row is a loss, each column a part of the model. A filled cell says that the "
+        "declaration allows the loss "
         "to move that part, and that autograd measured it before the first step."
     )
     if not record.reach.get("losses"):
@@ -155,17 +167,20 @@ def _evaluation(record: Record) -> Section:
         return Section("evaluation", title, "", missing("These curves need eval/ records in metrics.jsonl."))
     cards, rows = [], []
     for name in sorted(found, key=_rank_of):
-        metric, curve = find(name), found[name]
+        metric, curve = known_metric(record, name), found[name]
         value = float(curve.values[-1])
         words = _verdict(metric, value) if metric else ""
-        if len(curve) > 1:
+        if len(curve) > 1 and name not in RIVALS:
             bar = metric.bar if metric else None
             cards.append(charts.line_chart(metric.title if metric else name, [curve], value=number(value),
                                            sub=words, bar=bar))  # fmt: skip
         meaning = escape(metric.meaning) if metric else ""
-        rows.append((f'<span class="mono">{escape(name)}</span>', number(value), words if metric else "", meaning))
+        rows.append(
+            (f'<span class="mono">{escape(name)}</span>', number(value), words if metric else "", meaning)
+        )
     look = (
-        "Dashed: the bar, which is what the trivial answer named beside it scores. A model that does not clear it "
+        "Dashed: the bar, which is what the trivial answer named beside it scores. A model that "
+        "does not clear it "
         "has learned nothing there."
     )
     listing = table(rows, ("metric", "last", "bar", "meaning"))
@@ -174,8 +189,6 @@ def _evaluation(record: Record) -> Section:
 
 
 def _rank_of(name: str) -> tuple[int, str]:
-    from jepa_world_model.diagnostics.scorecard import METRICS
-
     stems = [metric.name.replace("{k}", "") for metric in METRICS]
     stem = name if name in stems else name.rstrip("0123456789")
     return (stems.index(stem) if stem in stems else len(stems), name)
@@ -198,7 +211,8 @@ def _losses(record: Record) -> Section:
                 sub += f" &middot; weighted {number(now[name])}"
         cards.append(charts.line_chart(name, curves, value=number(charts.recent(curve)), sub=sub))
     look = (
-        "Raw values; where the weight is not 1, the weighted loss is the second line. Light band: the range of "
+        "Raw values; where the weight is not 1, the weighted loss is the second line. Light band: "
+        "the range of "
         "records behind one point. A curve that never falls is a loss that nothing follows."
     )
     body = charts.charts(cards)
@@ -210,8 +224,13 @@ def _losses(record: Record) -> Section:
 def _norms(record: Record) -> Section:
     found = record.under("grad_norm")
     if not found:
-        return Section("norms", "Gradient norms", "", missing("These curves need grad_norm/ records in metrics.jsonl."))
-    look = "Of each parameter group, before clipping. Each group is clipped on its own, so none can hold another back."
+        return Section(
+            "norms", "Gradient norms", "", missing("These curves need grad_norm/ records in metrics.jsonl.")
+        )
+    look = (
+        "Of each parameter group, before clipping. Each group is clipped on its own, so none can "
+        "hold another back."
+    )
     limit = record.setting("optim", "max_grad_norm")
     cards = []
     for name, curve in found.items():
@@ -222,94 +241,54 @@ def _norms(record: Record) -> Section:
     return Section("norms", "Gradient norms", look, charts.charts(cards))
 
 
-def _strips(rows: Mapping[str, Any], alt: str) -> str:
-    names = "".join(f"<span>{escape(name)}</span>" for name in rows)
-    return f'<div class="rows"><div>{names}</div>{picture(figures.grid(list(rows.values())), alt)}</div>'
-
-
-def _reconstructions(record: Record) -> Section:
-    shots, title = record.snapshot, "Reconstructions"
-    if "x_hat" not in shots:
-        return Section("recon", title, "", missing("These pictures need snapshot.npz of a model with a decoder."))
+def _pulls(record: Record) -> Section:
+    title = "Who pulls whom"
+    if not record.gradients:
+        return Section(
+            "pulls", title, "", missing("These tables need gradients.jsonl, which is measured on request.")
+        )
+    last = record.gradients[-1]
     look = (
-        "Held-out windows, time to the right. The lower two rows show what changes to the next frame (grey: "
-        "nothing). What moves must show in both; a mover that is missing below is one the encoder ignores."
+        f"Norm of each weighted loss's gradient on each module at step {last['step']:,}; shade: its "
+        "share of the "
+        "strongest pull on that module. Below, the cosine between two losses on one module: red "
+        "pairs work against "
+        "each other."
     )
-    body = "".join(
-        figure(_strips(figures.reconstruction_rows(shots, i), f"window {i + 1}"), f"Window {i + 1}")
-        for i in range(len(shots["frames"]))
-    )
-    return Section("recon", title, look, body)
-
-
-def _rollouts(record: Record) -> Section:
-    shots, title = record.snapshot, "Open-loop rollouts"
-    if "open_loop" not in shots:
-        return Section("rollouts", title, "", missing("These pictures need snapshot.npz of a model with a decoder."))
-    steps = shots["open_loop"].shape[1] - 1
-    look = (
-        f"From the first frame and the actions alone, {steps} steps to the right, beside the truth. "
-        "Look for the mover: it should stay sharp and in place while the error row stays dark."
-    )
-    body = "".join(
-        figure(_strips(figures.rollout_rows(shots, i), f"rollout {i + 1}"), f"Window {i + 1}")
-        for i in range(len(shots["open_loop"]))
-    )
-    return Section("rollouts", title, look, body)
-
-
-def _projection(record: Record) -> Section:
-    if "z_plane" not in record.snapshot and "h_plane" not in record.snapshot:
-        return Section("projection", "Embeddings", "", missing("This picture needs snapshot.npz."))
-    look = (
-        "Principal axes of z and h, every frame in the colour of its true position. Where neighbours in the world "
-        "are neighbours in the embedding, the colours blend as they do in the first panel."
-    )
-    made = figures.svg(figures.projection(record.snapshot), "projection")
-    return Section("projection", "Embeddings", look, f"<figure>{made}</figure>")
-
-
-def _trajectories(record: Record) -> Section:
-    if "pose" not in record.snapshot:
-        return Section("poses", "Pose trajectories", "", missing("This picture needs snapshot.npz of a model with p."))
-    look = (
-        "Each line is one held-out window from the origin (+) to its dot. The true paths should come back in p, up to "
-        "one turn and stretch for all; in the last panel p is laid onto the truth by the best linear map."
-    )
-    made = figures.svg(figures.trajectories(record.snapshot), "trajectories")
-    return Section("poses", "Pose trajectories", look, f"<figure>{made}</figure>")
-
-
-def _increments(record: Record) -> Section:
-    if "increments" not in record.snapshot:
-        return Section("increments", "What an action does to p", "", missing("This needs snapshot.npz of a model with p."))
-    look = (
-        "Increments of p by action, with an arrow to each mean. Look for tight clouds, opposite arrows that "
-        "cancel, and a no-op at the origin. Hollow: moves that a wall blocked, which should be short."
-    )
-    made = figures.svg(figures.increments(record.snapshot), "increments")
-    return Section("increments", "What an action does to p", look, f"<figure>{made}</figure>")
+    return Section("pulls", title, look, gradient_tables(last))
 
 
 def _throughput(record: Record) -> Section:
     found = record.under("time")
     if not found:
-        return Section("throughput", "Throughput", "", missing("These curves need time/ records in metrics.jsonl."))
+        return Section(
+            "throughput", "Throughput", "", missing("These curves need time/ records in metrics.jsonl.")
+        )
     cards = [
         charts.line_chart(name.replace("_", " "), [curve], value=number(charts.recent(curve)))
         for name, curve in found.items()
     ]
-    return Section("throughput", "Throughput", "A slow drift points at the data or the machine.", charts.charts(cards))
+    return Section(
+        "throughput", "Throughput", "A slow drift points at the data or the machine.", charts.charts(cards)
+    )
 
 
 def _settings(record: Record) -> Section:
     parts = []
     if record.changes:
-        rows = [(f'<span class="mono">{escape(key)}</span>', *_change(value)) for key, value in record.changes.items()]
+        rows = [
+            (f'<span class="mono">{escape(key)}</span>', *_change(value))
+            for key, value in record.changes.items()
+        ]
         parts.append("<h3>What differs from the defaults</h3>" + table(rows, ("key", "value", "default")))
-    for words, content in (("All settings (config.toml)", record.config), ("Environment", record.environment)):
+    for words, content in (
+        ("All settings (config.toml)", record.config),
+        ("Environment", record.environment),
+    ):
         if content:
-            rows = [(f'<span class="mono">{escape(key)}</span>', escape(value)) for key, value in flat(content)]
+            rows = [
+                (f'<span class="mono">{escape(key)}</span>', escape(value)) for key, value in flat(content)
+            ]
             parts.append(details(words, table(rows)))
     body = "".join(parts) or missing("This part needs config.toml, changes.json or environment.json.")
     return Section("settings", "Settings", "", body)

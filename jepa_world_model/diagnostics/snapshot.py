@@ -21,7 +21,7 @@ STEPS = 8  # of an open-loop rollout
 
 
 def take_snapshot(task: Task, batch: Batch) -> dict[str, np.ndarray]:
-    """The arrays of the pictures, whatever this model and these held-out windows allow; a missing one is absent.
+    """The arrays of the pictures, as far as this model and these held-out windows allow.
 
     frames, x_hat [n,T,C,H,W] uint8: pictures and their reconstructions
     open_loop_true, open_loop [n,K+1,C,H,W] uint8: pictures beside what is decoded from a self-fed rollout
@@ -58,7 +58,10 @@ def _open_loop(task: Task, states: Mapping[str, Any]) -> dict[str, np.ndarray]:
     z = torch.stack([rollout[k][:WINDOWS, first] for k in range(steps + 1)], 1)  # [n,K+1,Dz]
     with task.autocast():
         imagined = task.model.decoder(z)
-    return {"open_loop": _bytes(imagined), "open_loop_true": _bytes(states["x"][:WINDOWS, first : first + steps + 1])}
+    return {
+        "open_loop": _bytes(imagined),
+        "open_loop_true": _bytes(states["x"][:WINDOWS, first : first + steps + 1]),
+    }
 
 
 def _spaced(count: int, most: int) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""How hard each loss pulls each module, and which losses pull against each other: measured, and as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa_world_model.core.task import Task
+from jepa_world_model.diagnostics.page import escape, number
+
+
+def gradient_row(task: Task, batch: Any, step: int = 0) -> dict[str, Any]:
+    """One row of gradients.jsonl: what every weighted loss does to every parameter group, on one batch.
+
+    `norms`: group to loss to the norm of its weighted gradient; a loss that does not reach it is absent.
+    `cosines`: group to "a|b" to the cosine between two gradients. Changes no `.grad`; one backward a loss.
+    """
+    terms = task.terms(batch, step)
+    members = {name: list(group.values()) for name, group in task.groups.items() if group}
+    flat: dict[str, dict[str, Tensor]] = {name: {} for name in members}
+    for loss, term in terms.items():
+        if not term.requires_grad:
+            continue
+        everything = [p for group in members.values() for p in group]
+        grads = iter(torch.autograd.grad(term, everything, retain_graph=True, allow_unused=True))
+        for name, group in members.items():
+            mine = [(next(grads), p) for p in group]
+            if any(g is not None for g, _ in mine):
+                parts = [torch.zeros_like(p) if g is None else g for g, p in mine]
+                flat[name][loss] = task.weights[loss] * torch.cat([part.flatten().float() for part in parts])
+    norms, cosines = {}, {}
+    for name, rows in flat.items():
+        if not rows:
+            continue
+        matrix = torch.stack(list(rows.values()))  # [losses, parameters]
+        lengths = matrix.norm(dim=1)
+        overlap = (matrix @ matrix.T / (lengths[:, None] * lengths).clamp(min=1e-30)).tolist()
+        norms[name] = dict(zip(rows, lengths.tolist(), strict=True))
+        cosines[name] = {
+            f"{a}|{b}": overlap[i][j] for i, a in enumerate(rows) for j, b in enumerate(rows) if i < j
+        }
+    return {"step": step, "norms": norms, "cosines": cosines}
+
+
+def norm_table(row: Mapping[str, Any]) -> str:
+    """Losses by modules: the norm in figures, its share of the module's strongest pull as tone."""
+    norms: Mapping[str, Mapping[str, float]] = row["norms"]
+    losses = list(dict.fromkeys(loss for group in norms.values() for loss in group))
+    lines = []
+    for loss in losses:
+        cells = []
+        for group, mine in norms.items():
+            top = max(mine.values(), default=0.0)
+            cells.append(_shade(mine.get(loss), top, f"{loss} on {group}"))
+        lines.append(f'<tr><th scope="row" class="mono">{escape(loss)}</th>{"".join(cells)}</tr>')
+    head = "".join(f'<th scope="col"><span class="mono">{escape(name)}</span></th>' for name in norms)
+    return (
+        f'<div class="scroll"><table class="reach heat"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _shade(value: float | None, top: float, words: str) -> str:
+    if value is None:
+        return "<td></td>"
+    share = 100 * value / top if top > 0 and math.isfinite(value) else 0
+    return (
+        f'<td style="background:color-mix(in srgb,var(--z) {share * 0.55:.0f}%,transparent)" '
+        f'title="{escape(words)}">{number(value)}</td>'
+    )
+
+
+def cosine_table(cosines: Mapping[str, float]) -> str:
+    """The losses of one module against each other: blue pulls along, red pulls against."""
+    losses = list(dict.fromkeys(name for pair in cosines for name in pair.split("|")))
+    lines = []
+    for i, one in enumerate(losses):
+        cells = []
+        for other in losses[:i]:
+            value = cosines.get(f"{one}|{other}", cosines.get(f"{other}|{one}"))
+            cells.append("<td></td>" if value is None else _lean(value, f"{one} and {other}"))
+        lines.append(f'<tr><th scope="row" class="mono">{i + 1}&ensp;{escape(one)}</th>{"".join(cells)}</tr>')
+    head = "".join(f'<th scope="col">{i + 1}</th>' for i in range(len(losses) - 1))
+    return (
+        f'<table class="heat"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    )
+
+
+def _lean(value: float, words: str) -> str:
+    tone = "--z" if value > 0 else "--bad"
+    share = min(abs(value), 1) * 60 if math.isfinite(value) else 0
+    return (
+        f'<td style="background:color-mix(in srgb,var({tone}) {share:.0f}%,transparent)" '
+        f'title="{escape(words)}">{value:.2f}</td>'
+    )
+
+
+def gradient_tables(row: Mapping[str, Any]) -> str:
+    """Both kinds of table for one row of gradients.jsonl; what one loss alone moves has no cosines."""
+    cosines = [
+        f'<div class="scroll"><h3>On <code>{escape(group)}</code></h3>{cosine_table(pairs)}</div>'
+        for group, pairs in row.get("cosines", {}).items()
+        if pairs
+    ]
+    return norm_table(row) + f'<div class="side">{"".join(cosines)}</div>'

@@ -1,0 +1,110 @@
+"""The sections of a report that show a snapshot of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jepa_world_model.diagnostics import figures, probes
+from jepa_world_model.diagnostics.page import Section, escape, missing, number, picture, table
+from jepa_world_model.diagnostics.records import Record
+
+
+def _strips(rows: Mapping[str, Any], alt: str) -> str:
+    names = "".join(f"<span>{escape(name)}</span>" for name in rows)
+    return f'<div class="rows"><div>{names}</div>{picture(figures.grid(list(rows.values())), alt)}</div>'
+
+
+def reconstructions(record: Record) -> Section:
+    """Targets and reconstructions, and how both change."""
+    shots, title = record.snapshot, "Reconstructions"
+    if "x_hat" not in shots:
+        return Section(
+            "recon", title, "", missing("These pictures need snapshot.npz of a model with a decoder.")
+        )
+    look = (
+        "Held-out windows, time to the right. The lower two rows show what changes to the next frame (grey: "
+        "nothing). What moves must show in both; a mover that is missing below is one the encoder ignores."
+    )
+    body = "".join(
+        _strips(figures.reconstruction_rows(shots, i), f"window {i + 1}") for i in range(len(shots["frames"]))
+    )
+    return Section("recon", title, look, body)
+
+
+def rollouts(record: Record) -> Section:
+    """What is imagined beside what happened."""
+    shots, title = record.snapshot, "Open-loop rollouts"
+    if "open_loop" not in shots:
+        return Section(
+            "rollouts", title, "", missing("These pictures need snapshot.npz of a model with a decoder.")
+        )
+    steps = shots["open_loop"].shape[1] - 1
+    look = (
+        f"From the first frame and the actions alone, {steps} steps to the right, beside the truth. "
+        "Look for the mover: it should stay sharp and in place. The error row is black for none, "
+        "white for all."
+    )
+    body = "".join(
+        _strips(figures.rollout_rows(shots, i), f"rollout {i + 1}") for i in range(len(shots["open_loop"]))
+    )
+    return Section("rollouts", title, look, body)
+
+
+def projection(record: Record) -> Section:
+    """z and h in a plane, coloured by true position."""
+    if "z_plane" not in record.snapshot and "h_plane" not in record.snapshot:
+        return Section("projection", "Embeddings", "", missing("This picture needs snapshot.npz."))
+    look = (
+        "Principal axes of z and h, every frame in the colour of its true position. Where "
+        "neighbours in the world "
+        "are neighbours in the embedding, the colours blend as they do in the first panel."
+    )
+    made = figures.svg(figures.projection(record.snapshot), "projection")
+    return Section("projection", "Embeddings", look, f"<figure>{made}</figure>")
+
+
+def trajectories(record: Record) -> Section:
+    """Integrated poses beside the true paths."""
+    if "pose" not in record.snapshot:
+        return Section(
+            "poses", "Pose trajectories", "", missing("This picture needs snapshot.npz of a model with p.")
+        )
+    look = (
+        "Each line is one held-out window from the origin (+) to its dot. The true paths should "
+        "come back in p, up to "
+        "one turn and stretch for all; in the last panel p is laid onto the truth by the best linear map."
+    )
+    made = figures.svg(figures.trajectories(record.snapshot), "trajectories")
+    return Section("poses", "Pose trajectories", look, f"<figure>{made}</figure>")
+
+
+def increments(record: Record) -> Section:
+    """What each action does to the pose, as a picture and a table."""
+    if "increments" not in record.snapshot:
+        return Section(
+            "increments",
+            "What an action does to p",
+            "",
+            missing("This needs snapshot.npz of a model with p."),
+        )
+    look = (
+        "Increments of p by action, with an arrow to each mean. Look for tight clouds, opposite arrows that "
+        "cancel, and a no-op at the origin. Hollow: moves that a wall blocked, which should be short."
+    )
+    body = f"<figure>{figures.svg(figures.increments(record.snapshot), 'increments')}</figure>"
+    if rows := _increment_rows(record.snapshot):
+        body += table(rows, ("action", "moves", "length", "spread / length"))
+    return Section("increments", "What an action does to p", look, body)
+
+
+def _increment_rows(shots: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    if str(shots["action_kind"]) == "continuous":
+        return []
+    free, labels = shots["increment_moved"] | shots["increment_noop"], figures.action_labels(shots)
+    found = probes.increments_by_action(shots["increments"][free], shots["increment_action"][free])
+    noops = set(shots["increment_action"][shots["increment_noop"]].tolist())
+    return [
+        (escape(labels[i]), f"{row.count:,}", number(row.length), "rests" if i in noops else number(row.q))
+        for i, row in found.items()
+    ]
