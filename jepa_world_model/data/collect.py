@@ -1,0 +1,284 @@
+"""Collect: fill a store by stepping a Gymnasium environment."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from PIL import Image
+
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.data.batch import ActionSpace
+from jepa_world_model.data.store import StoreWriter, write_arrays
+
+Policy = Callable[
+    [np.ndarray, np.random.Generator], Any
+]  # observation, generator -> action of the environment
+ATARI = ("ALE/", "ale_py:")
+ATARI_EXTRA = "pip install jepa-world-model[atari]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """How much is collected, at which size, and how the random policy moves."""
+
+    episodes: int = 0  # episodes to collect; 0: as many as `frames` needs
+    frames: int = 0  # frames to collect, the last episode cut there; 0: as many as `episodes` have
+    max_length: int = 500  # frames after which an episode is cut, though the environment goes on
+    seed: int = 0  # of the environment's first reset and of the policy
+    size: int = 64  # px, square that frames are resized to; 0 keeps their size
+    repeat_action_prob: float = (
+        0.0  # chance that the random policy repeats its last action; near 1 hardly turns
+    )
+    press_prob: float = 0.3  # multi_binary only: chance of each button in a new random action
+
+    def __post_init__(self) -> None:
+        if (self.episodes > 0) == (self.frames > 0) or min(self.episodes, self.frames) < 0:
+            raise UserError(
+                f"episodes is {self.episodes} and frames is {self.frames}; set exactly one above 0"
+            )
+        if self.max_length < 2 or self.frames == 1:
+            raise UserError("an episode of 1 frame holds no action; use max_length and frames of 2 or more")
+        if self.size < 0 or self.seed < 0:
+            raise UserError(f"size is {self.size} and seed is {self.seed}; both must be 0 or more")
+        if not (0 <= self.repeat_action_prob < 1 and 0 <= self.press_prob <= 1):
+            raise UserError(
+                f"repeat_action_prob {self.repeat_action_prob} must lie in [0, 1) and press_prob "
+                f"{self.press_prob} in [0, 1]"
+            )
+
+
+def make_env(env_id: str, **options: Any) -> gymnasium.Env:
+    """A Gymnasium environment that renders RGB frames; UserError when it or its package is missing."""
+    if env_id.startswith(ATARI):
+        try:
+            import ale_py
+        except ImportError:
+            raise UserError(f"{env_id} needs the Atari emulator; install it with: {ATARI_EXTRA}") from None
+        gymnasium.register_envs(ale_py)
+    try:
+        return gymnasium.make(env_id, render_mode="rgb_array", **options)
+    except gymnasium.error.Error as error:
+        raise UserError(f"{env_id} cannot be made: {' '.join(str(error).split())}") from None
+    except ModuleNotFoundError as error:
+        raise UserError(f"{env_id} needs the package {error.name}, which is not installed") from None
+    except TypeError as error:
+        raise UserError(f"{env_id} does not take the options {sorted(options)}: {error}") from None
+
+
+def action_space_of(env: gymnasium.Env) -> ActionSpace:
+    """The action space of an environment, with names and the no-op where it tells them."""
+    space = env.action_space
+    names = _action_names(env)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        count = int(space.n)
+        names = names if len(names) == count else ()
+        quiet = [i for i, name in enumerate(names) if name.lower() in ("noop", "no-op", "nop")]
+        return ActionSpace(kind="discrete", dim=count, names=names, noop=quiet[0] if quiet else None)
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        if len(space.shape) != 1:
+            raise UserError(
+                f"the actions are bits of shape {space.shape}; wrap the environment to make them flat"
+            )
+        names = names if len(names) == space.shape[0] else ()
+        return ActionSpace(kind="multi_binary", dim=int(space.shape[0]), names=names)
+    if isinstance(space, gymnasium.spaces.Box):
+        if len(space.shape) != 1 or not space.is_bounded("both"):
+            raise UserError(
+                f"the actions are {space}; continuous actions need one axis and finite bounds: wrap the "
+                "environment, for instance in gymnasium.wrappers.RescaleAction"
+            )
+        names = names if len(names) == space.shape[0] else ()
+        low, high = (tuple(float(v) for v in bound) for bound in (space.low, space.high))
+        return ActionSpace(kind="continuous", dim=len(low), names=names, low=low, high=high)
+    raise UserError(
+        f"actions of type {type(space).__name__} are not supported; Discrete, MultiBinary and Box are: wrap "
+        "the environment, for instance to one Discrete action for each combination"
+    )
+
+
+def _action_names(env: gymnasium.Env) -> tuple[str, ...]:
+    base = env.unwrapped
+    if callable(meanings := getattr(base, "get_action_meanings", None)):
+        return tuple(str(name) for name in meanings())
+    return tuple(str(name) for name in getattr(base, "action_names", ()))
+
+
+def random_policy(env: gymnasium.Env, config: CollectConfig) -> Policy:
+    """Uniform actions, each repeated with `repeat_action_prob`; button by button for multi_binary actions."""
+    space, last = env.action_space, None
+
+    def act(observation: np.ndarray, rng: np.random.Generator) -> Any:
+        nonlocal last
+        if isinstance(space, gymnasium.spaces.Discrete):
+            new: Any = int(space.start + rng.integers(space.n))
+        elif isinstance(space, gymnasium.spaces.MultiBinary):
+            new = (rng.random(space.shape) < config.press_prob).astype(space.dtype)
+        else:
+            new = rng.uniform(space.low, space.high).astype(space.dtype)
+        repeats = last is not None and rng.random() < config.repeat_action_prob
+        last = last if repeats else new
+        return last
+
+    return act
+
+
+def collect(
+    env: gymnasium.Env,
+    out: str | Path,
+    config: CollectConfig,
+    *,
+    policy: Policy | str = "random",
+    progress: Callable[[int], None] = lambda frames: None,
+) -> Path:
+    """Step an environment and store its episodes under `out`.
+
+    Frames are image observations where there are any, else what `render()` returns. State t (`info["state"]`)
+    belongs to frame t, action t follows it, and the last observation of an episode is stored, too. `progress`
+    is called with the number of frames after each episode.
+    """
+    if isinstance(policy, str) and policy != "random":
+        raise UserError(f"policy is {policy!r}; use 'random' or a function of observation and generator")
+    space = action_space_of(env)
+    act = random_policy(env, config) if isinstance(policy, str) else policy
+    rng = np.random.default_rng([config.seed, 0xC011])
+    observation, info = env.reset(seed=config.seed)
+    names = _state_names(env, info)
+    session = _Session(env, space, act, rng, config.size, bool(names))
+    writer = StoreWriter(
+        out,
+        frame_shape=frame_of(env, observation, config.size).shape,
+        space=space,
+        state_names=names,
+        env=_env_name(env),
+        seed=config.seed,
+        policy=policy if isinstance(policy, str) else getattr(policy, "__name__", type(policy).__name__),
+        about={
+            "env_options": _plain(env.spec.kwargs if env.spec else {}),
+            "repeat_action_prob": config.repeat_action_prob,
+            "max_length": config.max_length,
+            "gymnasium": gymnasium.__version__,
+        },
+    )
+    stored = 0
+    with writer:
+        while True:
+            rest = config.frames - stored if config.frames else config.max_length
+            episode = session.episode(observation, info, min(config.max_length, rest))
+            writer.add(*episode)
+            stored += len(episode[0])
+            progress(stored)
+            # A rest of one frame holds no action and is left out.
+            if len(writer.bounds) == config.episodes or (config.frames and stored >= config.frames - 1):
+                return Path(out)
+            observation, info = env.reset()
+
+
+@dataclass(frozen=True)
+class _Session:
+    env: gymnasium.Env
+    space: ActionSpace
+    act: Policy
+    rng: np.random.Generator
+    size: int
+    has_state: bool
+
+    def episode(
+        self, observation: Any, info: Mapping[str, Any], limit: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Frames [L,C,H,W], actions [L-1,...] and states [L,S] of one episode of at most `limit` frames."""
+        frames, actions, states = [frame_of(self.env, observation, self.size)], [], [self._state(info)]
+        over = False
+        while not over and len(frames) < limit:
+            action = self.act(observation, self.rng)
+            observation, _, terminated, truncated, info = self.env.step(action)
+            frames.append(frame_of(self.env, observation, self.size))
+            actions.append(action)
+            states.append(self._state(info))
+            over = bool(terminated or truncated)
+        raw = np.asarray(actions)
+        if isinstance(self.env.action_space, gymnasium.spaces.Discrete):
+            raw = raw - int(self.env.action_space.start)
+        raw = raw.reshape(len(actions), *self.space.raw_shape)
+        return np.stack(frames), raw, np.stack(states) if self.has_state else None
+
+    def _state(self, info: Mapping[str, Any]) -> np.ndarray | None:
+        if not self.has_state:
+            return None
+        if "state" not in info:
+            raise UserError(
+                "info has a state at the first reset but not later; give it at every reset and step"
+            )
+        return np.asarray(info["state"], np.float32).reshape(-1)
+
+
+def frame_of(env: gymnasium.Env, observation: Any, size: int) -> np.ndarray:
+    """The present frame [C,H,W] uint8: the observation where it is an image, else the rendered picture."""
+    image = observation if _is_image(env.observation_space) else env.render()
+    if image is None:
+        raise UserError(
+            f"{_env_name(env)} gives no image: its observations are {env.observation_space} and render() "
+            "returns nothing; make it with render_mode='rgb_array'"
+        )
+    image = np.asarray(image)
+    if image.ndim not in (2, 3) or image.dtype != np.uint8:
+        raise UserError(f"{_env_name(env)} gives frames {image.dtype} {image.shape}; uint8 [H,W,C] is needed")
+    image = image if image.ndim == 3 else image[:, :, None]
+    if size and image.shape[:2] != (size, size):
+        image = _resize(image, size)
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def _is_image(space: gymnasium.Space) -> bool:
+    """An image has two large axes, and at most four channels if it has a third."""
+    if not isinstance(space, gymnasium.spaces.Box) or space.dtype != np.uint8:
+        return False
+    shape = space.shape
+    return len(shape) in (2, 3) and min(shape[:2]) >= 8 and (len(shape) == 2 or shape[2] <= 4)
+
+
+def _resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Area average, which keeps small moving things visible; one channel at a time unless there are three."""
+    if image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))
+    planes = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
+    return np.stack([np.asarray(p.resize((size, size), Image.Resampling.BOX)) for p in planes], -1)
+
+
+def _state_names(env: gymnasium.Env, info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the true state that `info` tells; empty where it tells none."""
+    if "state" not in info:
+        return ()
+    width = len(np.asarray(info["state"]).reshape(-1))
+    names = tuple(str(n) for n in getattr(env.unwrapped, "state_names", ()))
+    return names if len(names) == width else tuple(f"s{i}" for i in range(width))
+
+
+def _env_name(env: gymnasium.Env) -> str:
+    return env.spec.id if env.spec else type(env.unwrapped).__name__
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON holds them; what it cannot hold, as text."""
+    simple = (str, int, float, bool, type(None))
+    return {str(k): v if isinstance(v, simple) else repr(v) for k, v in options.items()}
+
+
+def generate(
+    generator: Callable[..., Mapping[str, Any]], out: str | Path, *, env: str, **options: Any
+) -> Path:
+    """A store under `out` from a generator of arrays, such as those in `jepa_world_model.envs.GENERATORS`."""
+    if Path(out).exists():
+        raise UserError(f"{out} already exists and is not overwritten; choose another name or move it away")
+    if unknown := sorted(set(options) - set(known := inspect.signature(generator).parameters)):
+        raise UserError(f"{env} has no option {', '.join(unknown)}; it takes {', '.join(known)}")
+    arrays = generator(**options)
+    policy = str(arrays.get("about", {}).get("pattern", "generated"))
+    return write_arrays(
+        out, arrays, env=env, seed=int(options.get("seed", 0)), policy=policy, options=_plain(options)
+    )
