@@ -52,6 +52,7 @@ class _GrowingArray:
         self.file.write(b"\0" * _HEADER_BYTES)
 
     def append(self, rows: np.ndarray) -> None:
+        """Add rows at the end."""
         data = np.ascontiguousarray(rows, self.dtype)
         self.file.write(data.data)
         self.hash.update(data.data)

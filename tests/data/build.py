@@ -32,14 +32,3 @@ def make_episodes(lengths=(5, 3, 8), *, space: ActionSpace = DISCRETE, states: b
         name="hand-made",
         state_names=("row", "double") if states else (),
     ).validate()
-
-
-class StreamsStub:
-    """The one method of named streams that the loader needs."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def numpy(self, name: str, step: int = 0) -> np.random.Generator:
-        """A generator of (seed, name, step)."""
-        return np.random.default_rng([self.seed, step, *name.encode()])

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.rng import Streams
 from jepa_world_model.data import Loader, Windows
 
-from .build import StreamsStub, make_episodes
+from .build import make_episodes
 
 
 def loader(seed=0, batch_size=4, **options):
-    return Loader(Windows(make_episodes([6, 9]), [0, 1], frames=3), batch_size, StreamsStub(seed), **options)
+    return Loader(Windows(make_episodes([6, 9]), [0, 1], frames=3), batch_size, Streams(seed), **options)
 
 
 def test_every_window_comes_exactly_once_an_epoch():

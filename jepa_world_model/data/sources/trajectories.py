@@ -65,6 +65,7 @@ class _Trajectory:
 
     @property
     def actions(self) -> Path:
+        """The file of its actions."""
         return self.folder / "actions.npz"
 
 
