@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from jepa_world_model.core.graph import Context, View
 from jepa_world_model.core.rng import Streams
 from jepa_world_model.core.task import Task
 from jepa_world_model.data.batch import ActionSpace, Batch
-from jepa_world_model.latents import Settings, named_gates, world_graph
+from jepa_world_model.latents import Rollout, Settings, named_gates, world_graph
 from jepa_world_model.losses import LOSSES
 from jepa_world_model.model_config import ModelConfig
 from jepa_world_model.models.world_model import BUILDERS, WorldModel
@@ -37,19 +37,19 @@ def tiny(**changes: Any) -> ModelConfig:
 
 
 def make_batch(seed: int = 0, kind: str = "discrete", windows: int = B, frames: int = T) -> Batch:
-    """Random frames; every window begins with a no-op, repeats an action and ends with another one."""
+    """Random frames; every window has a no-op in its middle and at its end, and one action twice."""
     draw = torch.Generator().manual_seed(seed)
     space = SPACES[kind]
     ids = torch.randint(1, A, (windows, frames - 1), generator=draw)
-    ids[:, 0], ids[:, 1], ids[:, 2] = 0, 1, 1
+    ids[:, 0], ids[:, 1], ids[:, 2], ids[:, -1] = 1, 0, 1, 0
     actions = torch.nn.functional.one_hot(ids, A).float()
     if kind == "multi_binary":
-        actions[:, 1:, 0] = 0.0
-        actions[:, 0] = 0.0
+        actions[..., 0] = 0.0  # the bit of the no-op: without it none is set
         ids = (actions.long() * (1 << torch.arange(A))).sum(-1)
     elif kind == "continuous":
         actions = torch.rand(windows, frames - 1, A, generator=draw) * 2 - 1
-        actions[:, 0], ids = 0.0, torch.full_like(ids, -1)
+        actions[ids == 0] = 0.0
+        ids = torch.full_like(ids, -1)
     noop = ids == 0 if kind == "discrete" else (actions == 0).all(-1)
     return Batch(
         frames=torch.randint(256, (windows, frames, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8),
@@ -110,3 +110,32 @@ def judge(
     if options is None and loss.options is not None:
         options = loss.options()
     return loss.function(View(name, loss.contract, states, context, options))
+
+
+class Calls(torch.nn.Module):
+    """A module that is a given function, for heads and frozen modules of hand-made cases."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Tensor) -> Tensor:
+        return self.function(*args)
+
+
+def heads(**functions: Callable[..., Tensor]) -> torch.nn.Module:
+    """A model whose modules are the given functions."""
+    model = torch.nn.Module()
+    for name, function in functions.items():
+        model.add_module(name, Calls(function))
+    return model
+
+
+def as_imagined(z: Tensor, h: Tensor, horizon: int = 4) -> Rollout:
+    """The rollout of a model that imagines exactly what comes."""
+    return Rollout(*(tuple(x[:, k:] for k in range(horizon + 1)) for x in (z, h)))
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers of a seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
