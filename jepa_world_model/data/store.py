@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -252,6 +252,18 @@ def from_arrays(arrays: Mapping[str, Any], *, name: str = "generated") -> Episod
 def is_store(folder: str | Path) -> bool:
     """Whether the folder holds a store."""
     return (Path(folder) / MANIFEST).is_file()
+
+
+def write_once(folder: str | Path, write: Callable[[], object]) -> None:
+    """Call `write` unless the folder holds a store; of several processes the first to finish wins."""
+    if is_store(folder):
+        return
+    try:
+        write()
+    except UserError:
+        # Another process finished the same store meanwhile; otherwise the error stands.
+        if not is_store(folder):
+            raise
 
 
 def open_store(folder: str | Path, *, verify: bool = False) -> Episodes:

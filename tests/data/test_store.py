@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.data import ActionSpace
-from jepa_world_model.data.store import StoreWriter, from_arrays, open_store, write_arrays
+from jepa_world_model.data.store import StoreWriter, from_arrays, open_store, write_arrays, write_once
 
 from .build import make_episodes
 
@@ -108,6 +108,23 @@ def test_a_writer_that_lost_the_race_leaves_the_winner_alone(tmp_path):
         writer.__exit__(None, None, None)
     assert len(open_store(tmp_path / "set", verify=True)) == 3
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_of_two_processes_that_make_the_same_store_the_first_wins(tmp_path):
+    calls = []
+
+    def other_process_is_faster():
+        calls.append(1)
+        write(tmp_path / "set")
+        write(tmp_path / "set", lengths=(4,))
+
+    write_once(tmp_path / "set", other_process_is_faster)
+    write_once(tmp_path / "set", other_process_is_faster)
+    assert calls == [1]
+    assert len(open_store(tmp_path / "set")) == 3
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(UserError, match="already exists"):
+        write_once(tmp_path / "taken", lambda: write(tmp_path / "taken"))
 
 
 def test_a_full_disk_is_said_before_and_while_writing(tmp_path, monkeypatch):

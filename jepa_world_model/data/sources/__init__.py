@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.data.episodes import Episodes
-from jepa_world_model.data.sources.trajectories import CACHE_DIR, is_trajectories, open_trajectories
+from jepa_world_model.data.sources.trajectories import CACHE_DIR, is_trajectory_folder, open_trajectories
 from jepa_world_model.data.store import is_store, open_store
 
 
@@ -31,7 +31,7 @@ def open_episodes(
                 f"{path} holds images of {height} x {width} px, not {size}; write it again at that size"
             )
         return episodes
-    if is_trajectories(path):
+    if is_trajectory_folder(path):
         return open_trajectories(path, cache_dir=cache_dir, size=size, verify=verify)
     raise UserError(f"{path} holds neither manifest.json nor traj_* folders, so its format is unknown")
 

@@ -30,7 +30,7 @@ from PIL import Image
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.data.batch import KINDS, ActionSpace
 from jepa_world_model.data.episodes import Episodes
-from jepa_world_model.data.store import StoreWriter, is_store, open_store
+from jepa_world_model.data.store import StoreWriter, open_store, write_once
 
 CACHE_DIR = Path("datasets/cache")
 _STATE_NAME = re.compile(r"state_(\d+)\.png", re.IGNORECASE)
@@ -69,7 +69,7 @@ class _Trajectory:
         return self.folder / "actions.npz"
 
 
-def is_trajectories(folder: str | Path) -> bool:
+def is_trajectory_folder(folder: str | Path) -> bool:
     """Whether the folder holds trajectory folders."""
     return any(p.is_dir() for p in Path(folder).glob("traj_*"))
 
@@ -95,13 +95,7 @@ def open_trajectories(
         raise UserError(f"size is {size} px; it must be at least 1")
     trajectories = _scan(folder)
     cache = Path(cache_dir) / f"{folder.resolve().name}-{_key(folder, trajectories, size, kind)}"
-    if not is_store(cache):
-        try:
-            _decode(trajectories, cache, size, kind, str(folder))
-        except UserError:
-            # Another process may have finished the same cache first; otherwise the error stands.
-            if not is_store(cache):
-                raise
+    write_once(cache, lambda: _decode(trajectories, cache, size, kind, str(folder)))
     try:
         return open_store(cache, verify=verify)
     except UserError as error:
