@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -257,3 +258,12 @@ def all_figures(arrays: Arrays) -> dict[str, Any]:
     if "increments" in arrays:
         made["increments"] = increments(arrays)
     return made
+
+
+def save_figures(folder: Path, arrays: Arrays) -> list[Path]:
+    """Write every figure as a PNG into a folder that exists; returns the files."""
+    paths = []
+    for name, made in all_figures(arrays).items():
+        paths.append(Path(folder) / f"{name}.png")
+        made.savefig(paths[-1], dpi=110, facecolor="white")
+    return paths

@@ -95,7 +95,7 @@ def _lean(value: float, words: str) -> str:
     share = min(abs(value), 1) * 60 if math.isfinite(value) else 0
     return (
         f'<td style="background:color-mix(in srgb,var({tone}) {share:.0f}%,transparent)" '
-        f'title="{escape(words)}">{value:.2f}</td>'
+        f'title="{escape(words)}">{round(value, 2) + 0.0:.2f}</td>'
     )
 
 

@@ -135,7 +135,7 @@ border-bottom:1px solid var(--hair)}
 .plain td{overflow-wrap:anywhere;min-width:72px}
 details{margin:0 0 14px}summary{cursor:pointer;color:var(--soft);font-size:13.5px}
 details>*+*{margin-top:10px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(186px,1fr));gap:10px;margin:22px 0 6px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(212px,1fr));gap:10px;margin:22px 0 6px}
 .tile{background:var(--wash);border-radius:8px;padding:12px 14px 11px}
 .tile b{display:block;font-size:23px;line-height:1.2;font-weight:600;letter-spacing:-.01em}
 .tile span{display:block;font-size:13px}.tile small{display:block;color:var(--soft);font-size:12px;

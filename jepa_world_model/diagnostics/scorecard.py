@@ -50,7 +50,7 @@ METRICS: tuple[Metric, ...] = (
          "decoded rollout error over that of keeping the picture",
          1.0, "keeping the first picture"),
     _low("recon_mse", "Reconstruction error", "mean squared error of x_hat, pixels in [0, 1]"),
-    _high("inverse_accuracy", "Action recovered", "share of steps whose exact action is read off two states",
+    _high("inverse_accuracy", "Action recovered", "exact action read off h[t] and h[t+1], made with it",
           trivial="the commonest action", rival="inverse_accuracy_majority"),
     _high("inverse_accuracy_unblocked", "Action recovered, unblocked",
           "the same on moves that moved, and no-ops",

@@ -173,8 +173,9 @@ def test_grids_keep_every_picture():
 def test_every_figure_draws_without_global_state(tmp_path):
     made = figures.all_figures(snapshot_arrays())
     assert {"projection", "trajectories", "increments", "reconstruction_0", "open_loop_2"} <= set(made)
-    made["increments"].savefig(tmp_path / "a.png")
-    made["open_loop_0"].savefig(tmp_path / "b.png")
+    files = figures.save_figures(tmp_path, snapshot_arrays())
+    assert {file.stem for file in files} == set(made)
+    assert all(file.stat().st_size > 1000 for file in files)
     continuous = snapshot_arrays() | {"action_kind": np.array("continuous")}
     assert "<svg" in figures.svg(figures.increments(continuous), "increments")
     bare = {k: v for k, v in snapshot_arrays().items() if k not in ("place", "path", "h_plane")}
