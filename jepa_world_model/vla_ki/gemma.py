@@ -81,7 +81,7 @@ class AdaRMSNorm(nn.Module):
 def normalise(x: Tensor) -> Tensor:
     """x with a root mean square of 1 over the last axis, in fp32."""
     x = x.float()
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6)
 
 
 def rope(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.vla_ki.check import Kit
+from jepa_world_model.vla_ki.proofs import Kit
 from jepa_world_model.vla_ki.table import BARRIER, GRAPH, Settings, setting_gates
 from tests.vla_ki.tiny import CFG, tiny_batch, tiny_model
 

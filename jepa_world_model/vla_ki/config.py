@@ -1,0 +1,143 @@
+"""The configuration of a training with knowledge insulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jepa_world_model.core.errors import ConfigError
+from jepa_world_model.core.optim import OptimConfig
+from jepa_world_model.vla_ki.images import AugmentConfig
+from jepa_world_model.vla_ki.model import KIConfig
+from jepa_world_model.vla_ki.table import setting_gates
+
+
+@dataclass(frozen=True, kw_only=True)
+class KIDataConfig:
+    """Demonstrations, questions and tokenizers."""
+
+    folder: str = ""  # a LeRobotDataset v3 folder; empty: the embedded arm, written once below `cache`
+    cache: str = "datasets"  # where the embedded arm's data set lives
+    cameras: tuple[str, ...] = ()  # of the folder, in this order; empty: all by name
+    episodes: int = 400  # of the embedded arm
+    questions: int = 4000  # about the embedded arm's pictures, drawn anew (0: none)
+    val_share: float = 0.1  # share of episodes, and of questions, that no training step sees
+    vqa_share: float = 0.25  # share of question rows in a batch; 0: robot rows only
+    fast_vocab: int = 256  # FAST ids; the published tokenizer has 2048
+    fast_scale: float = 10.0  # quantisation steps a unit of a coefficient; more is finer and longer
+    fast_file: str = ""  # a saved FAST tokenizer, or a folder with the published one; empty: fit on the data
+    text_vocab: int = 384  # ids of the small BPE trained on the prompts, at least 260
+    text_file: str = ""  # a SentencePiece model file to use instead
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_share < 1 or not 0 <= self.vqa_share <= 1:
+            raise ConfigError(
+                f"data.val_share must lie in (0, 1) and data.vqa_share in [0, 1], got {self.val_share} and "
+                f"{self.vqa_share}"
+            )
+        if self.episodes < 2 or self.questions < 0 or self.fast_vocab < 2 or not self.fast_scale > 0:
+            raise ConfigError(
+                "data.episodes must be at least 2, questions at least 0, fast_vocab at least 2, "
+                "fast_scale above 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KITrainConfig:
+    """A run of `jepa-wm ki-train`."""
+
+    steps: int = 1500  # optimizer steps
+    seed: int = 0  # weights, data order, every draw
+    device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda"
+    output_dir: str = "runs"
+    name: str = ""  # folder below output_dir; empty: date, data set, seed
+    resume: str = ""  # a run folder to continue from its newest checkpoint
+    init: str = ""  # start from these weights: a run folder, or published safetensors
+    batch_size: int = 32  # rows a step
+    flow_samples: int = 4  # noisy versions of each chunk a VLM pass
+    leak: float = (
+        1.0  # share of the action gradient that passes when model.knowledge_insulation is off; 1: joint
+    )
+    freeze_vlm: bool = False  # train the expert alone; excludes knowledge_insulation
+    lora_rank: int = 0  # above 0: the VLM trains adapters of this rank, the rest of it is frozen
+    ki_fast_loss_weight: float = (
+        1.0  # of the FAST tokens' cross entropy, 0.1 to 10; also --knowledge-insulation-lambda
+    )
+    flow_weight: float = 1.0  # of the flow-matching loss; 0: no action training
+    vqa_weight: float = 1.0  # of the answers' cross entropy, where data.vqa_share is above 0
+    precision: Literal["fp32", "bf16"] = "fp32"  # autocast; weights and losses stay in fp32
+    threads: int = 0  # CPU threads; 0: torch's own choice
+    log_every: int = 20
+    eval_every: int = 500  # steps between evaluations; 0: at the end only
+    eval_rows: int = 64  # held-out robot rows and questions an evaluation
+    eval_episodes: int = 32  # closed-loop episodes an evaluation, embedded arm only; 0: none
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    sampler_steps: int = 10  # Euler steps from noise to actions
+    ema: float = 0.0  # decay of the averaged weights that evaluation uses, 0.999 for long runs; 0: off
+    wandb: Literal["online", "offline", "disabled"] = "disabled"
+    model: KIConfig = field(default_factory=KIConfig)
+    data: KIDataConfig = field(default_factory=KIDataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, warmup_steps=100))
+
+    def __post_init__(self) -> None:
+        least = {
+            "steps": 1,
+            "batch_size": 1,
+            "flow_samples": 1,
+            "log_every": 1,
+            "eval_rows": 1,
+            "keep_checkpoints": 1,
+        }
+        least |= dict.fromkeys(
+            ("seed", "threads", "eval_every", "eval_episodes", "checkpoint_every", "lora_rank"), 0
+        )
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise ConfigError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
+        for name in ("ki_fast_loss_weight", "flow_weight", "vqa_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} must be finite and 0 or above, got {value}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must lie in [0, 1), got {self.ema}")
+        self._refuse_disguises()
+        self.gates()
+
+    def _refuse_disguises(self) -> None:
+        insulated = self.model.knowledge_insulation and self.flow_weight > 0
+        if insulated and (self.freeze_vlm or self.ki_fast_loss_weight == 0):
+            cause = "freeze_vlm is on" if self.freeze_vlm else "ki_fast_loss_weight is 0"
+            raise ConfigError(
+                f"knowledge insulation is on, but {cause}: nothing would teach the VLM about actions, "
+                "which is a frozen backbone in disguise; for that use --no-model.knowledge-insulation --freeze-vlm, "
+                "else give ki_fast_loss_weight a value above 0"
+            )
+        if self.freeze_vlm and self.lora_rank:
+            raise ConfigError("freeze_vlm and lora_rank exclude each other; adapters train the VLM")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss; a frozen VLM has none of its own."""
+        trains = not self.freeze_vlm
+        robots = round(self.data.vqa_share * self.batch_size) < self.batch_size
+        asks = round(self.data.vqa_share * self.batch_size) > 0
+        return {
+            "fast_ce": self.ki_fast_loss_weight if trains and robots else 0.0,
+            "text_ce": self.vqa_weight if trains and asks else 0.0,
+            "flow": self.flow_weight if robots else 0.0,
+        }
+
+    @property
+    def setting(self) -> str:
+        """The named setting of the barrier."""
+        if self.model.knowledge_insulation or self.freeze_vlm:
+            return "insulated"
+        return "joint" if self.leak == 1 else "leaky"
+
+    def gates(self) -> Mapping[str, float]:
+        """Every edge's share of the gradient."""
+        return setting_gates(self.setting, self.leak)

@@ -1,0 +1,220 @@
+"""`jepa-wm ki-train`: prove the barrier, then train with the engine, the logs and the checkpoints of every
+pipeline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from jepa_world_model.core.config import load_config
+from jepa_world_model.core.engine import Hook, Outcome, fit
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, WandbSink, closing, rewind_metrics
+from jepa_world_model.core.optim import set_lr
+from jepa_world_model.core.proof import prove
+from jepa_world_model.core.run import Run
+from jepa_world_model.core.step import train_step
+from jepa_world_model.vla_ki.batch import check_batch
+from jepa_world_model.vla_ki.build import Experiment, build
+from jepa_world_model.vla_ki.config import KITrainConfig
+from jepa_world_model.vla_ki.evaluate import judge_of
+from jepa_world_model.vla_ki.prompt import PromptBuilder
+from jepa_world_model.vla_ki.table import BARRIER
+
+ALIASES = {"--knowledge-insulation-lambda": "--ki-fast-loss-weight"}
+DRIFT_LIMIT = 50_000_000  # parameters; above it, a second copy of the VLM just to measure drift is too dear
+PROOF_ROWS = 8
+
+
+class Guard:
+    """A sink that stops a training which only seems to go well."""
+
+    def __init__(self, builder: PromptBuilder, since: int = 0) -> None:
+        self.builder, self.since = builder, since
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Errors: UserError for a copy task, or for answers that are cut too often."""
+        ce = values.get("loss/fast_ce", math.inf)
+        if step - self.since <= 50 and self.since == 0 and ce < 0.05:
+            raise UserError(
+                f"the FAST cross entropy is {ce:.3f} after {step} steps: that is a copy task, not a "
+                "prediction; check that the answer tokens are causal (ar_mask)"
+            )
+        rows, sizes = self.builder.rows, self.builder.config
+        for part, cut, length in (
+            ("answer", self.builder.cut_answers, sizes.answer_length),
+            ("prompt", self.builder.cut_prompts, sizes.prompt_length),
+        ):
+            if rows >= 200 and cut > 0.01 * rows:
+                raise UserError(
+                    f"{cut} of {rows} {part}s were cut at {length} tokens, more than 1 %; raise "
+                    f"--model.{part}-length, or use a larger vocabulary"
+                )
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Average:
+    """Exponential moving average of the weights; evaluation runs on it."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """One step further."""
+        own = dict(model.named_parameters())
+        torch._foreach_lerp_(
+            list(self.values.values()), [own[n].detach() for n in self.values], 1 - self.decay
+        )
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the model's weights and the averaged ones; twice is as before."""
+        for name, parameter in model.named_parameters():
+            held = parameter.detach().clone()
+            parameter.copy_(self.values[name])
+            self.values[name].copy_(held)
+
+
+def train_main(argv: Sequence[str]) -> int:
+    """`jepa-wm ki-train [--config FILE] [flags]`: train; 0 when it ended as asked."""
+    argv = [_alias(word) for word in argv]
+    cfg = load_config(
+        KITrainConfig, argv, prog="jepa-wm ki-train", description="Train with knowledge insulation."
+    )
+    train(cfg, argv)
+    return 0
+
+
+def _alias(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return ALIASES.get(flag.replace("_", "-"), flag) + equals + value
+
+
+def train(cfg: KITrainConfig, argv: Sequence[str] = ()) -> tuple[Run, Outcome]:
+    """Run a training to its end; results are in the run's folder."""
+    exp = build(cfg)
+    first = exp.mixer.batch(0)
+    check_batch(cfg.model, first)
+    start, run = 0, None
+    if cfg.resume:
+        run = Run.open(cfg.resume)
+        newest = latest_checkpoint(run.checkpoints)
+        if newest is None:
+            raise UserError(f"{cfg.resume} has no checkpoint to continue from")
+        start = int(load_checkpoint(newest, exp.task.model, exp.optimizer)["step"])
+        rewind_metrics(run.metrics, start)
+    table = prove(exp.task, _proof_rows(exp), exp.optimizer)
+    if run is None:
+        slug = f"ki-{cfg.setting}-{exp.data.robot.name}"
+        run = Run.create(cfg.output_dir, cfg.name, cfg, slug=slug, argv=argv)
+        exp.tools.save(run.folder)
+    (run.folder / "reach.json").write_text(json.dumps(table.to_json(), indent=2))
+    (run.folder / "reach.md").write_text(table.to_markdown())
+    announce(exp, table.to_text(), run)
+    return run, _fit(exp, run, start)
+
+
+def _proof_rows(exp: Experiment):
+    """A few rows of both kinds for the start-up proof; the first and the last of a batch."""
+    mixer, questions = exp.mixer, exp.mixer.num_questions
+    robots = min(PROOF_ROWS // 2, mixer.batch_size - questions)
+    rng = mixer.streams.numpy("proof-rows")
+    frames = mixer.frames[rng.integers(len(mixer.frames), size=robots)]
+    asked = rng.integers(max(len(mixer.questions or ()), 1), size=min(PROOF_ROWS // 2, questions))
+    return mixer.rows(frames, asked).to(exp.device)
+
+
+def announce(exp: Experiment, reach: str, run: Run) -> None:
+    """Say what will be trained, where the barrier is, and what to expect of the losses."""
+    cfg, size = exp.cfg, sum(p.numel() for p in exp.task.model.parameters())
+    keep = cfg.gates()[BARRIER]
+    lines = [
+        f"run {run.folder}  device {exp.device}  {size / 1e6:.2f}M trained parameters",
+        f"data {exp.data.robot.name}: {len(exp.data.robot.bounds)} episodes, {len(exp.data.train)} training "
+        f"frames, {len(exp.data.train_questions or ())} questions; FAST ids {exp.tools.fast.vocab_size}",
+        f"knowledge insulation {'on' if cfg.setting == 'insulated' else 'OFF'} in the training graph: "
+        f"{BARRIER} passes {keep:g} of the action gradient, in every layer",
+        "",
+        reach,
+        "",
+        f"expect: fast_ce starts near ln({cfg.model.vocab_size}) = {math.log(cfg.model.vocab_size):.1f}, "
+        "flow near 1 to 2; their sum is large at first and says little, so read the two curves apart",
+    ]
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
+    cfg, task = exp.cfg, exp.task
+    average = Average(task.model, cfg.ema) if cfg.ema else None
+
+    def step_fn(step: int) -> dict[str, Tensor | float]:
+        rate = set_lr(exp.optimizer, cfg.optim, step, cfg.steps)
+        batch = exp.mixer.batch(step).to(exp.device)
+        values = train_step(task, exp.optimizer, batch, step, max_grad_norm=cfg.optim.max_grad_norm)
+        if average is not None:
+            average.update(task.model)
+        return values | {"optim/lr": rate}
+
+    def save(step: int) -> None:
+        save_checkpoint(
+            run.checkpoints, step, task.model, exp.optimizer, {"setting": cfg.setting}, cfg.keep_checkpoints
+        )
+
+    sinks: list[Sink] = [
+        JsonlSink(run.metrics),
+        TerminalSink(cfg.steps, start=start),
+        Guard(exp.mixer.builder, start),
+    ]
+    if cfg.wandb != "disabled":
+        sinks.append(WandbSink(run.folder, mode=cfg.wandb, settings=dataclasses.asdict(cfg)))
+    with closing(sinks):
+        return fit(
+            step_fn,
+            model=task.model,
+            steps=cfg.steps,
+            start=start,
+            streams=task.streams,
+            hooks=[_evaluation(exp, average), _saving(cfg, save)],
+            sinks=sinks,
+            log_every=cfg.log_every,
+            examples_per_step=cfg.batch_size,
+            finish=save,
+        )
+
+
+def _saving(cfg: KITrainConfig, save) -> Hook:
+    return Hook(name="checkpoint", every=cfg.checkpoint_every, call=lambda step: save(step))
+
+
+def _evaluation(exp: Experiment, average: Average | None) -> Hook:
+    judge = judge_of(exp)
+    backbone = [(n, p) for n, p in exp.task.model.named_parameters() if n.startswith(("vlm.", "vision."))]
+    small = sum(p.numel() for _, p in backbone) <= DRIFT_LIMIT
+    begin = [p.detach().clone() for _, p in backbone] if small and backbone else []
+
+    def call(step: int) -> dict[str, float]:
+        drift = {}
+        if begin:
+            moved = torch.stack([(p - b).norm() for (_, p), b in zip(backbone, begin, strict=True)]).norm()
+            drift["eval/vlm_drift"] = float(moved / torch.stack([b.norm() for b in begin]).norm())
+        if average is None:
+            return judge.measure() | drift
+        average.swap(exp.task.model)
+        try:
+            return judge.measure() | drift
+        finally:
+            average.swap(exp.task.model)
+
+    return Hook(name="evaluate", every=exp.cfg.eval_every, call=call, at_end=True)
