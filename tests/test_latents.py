@@ -183,4 +183,3 @@ def test_impossible_settings_are_refused():
         Settings(model=tiny(), rollout_horizon=0)
     with pytest.raises(ValueError, match="render_mode"):
         Settings(model=tiny(), render_mode="sideways")
-    assert tiny().action_dim == A

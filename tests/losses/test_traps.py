@@ -103,14 +103,12 @@ def test_a_gate_that_one_rollout_honours_is_honoured_by_its_twin():
     task = make_task(closed=closed, gates={"z->rollout_live": 0.0})
     measured = reach(task.terms(make_batch()), task.groups, numeric=False)
     allowed = {
-        "jepa_rep", "sigreg", "sliced_w2", "vicreg_var", "vicreg_cov", "z_smooth", "z_straight", "action_delta_z",
-        "inverse_dynamics_z", "rollout_project_z",
+        "jepa_rep", "sigreg", "sliced_w2", "vicreg_var", "vicreg_cov", "z_smooth", "z_straight",
+        "action_delta_z", "inverse_dynamics_z", "rollout_project_z",
     }  # fmt: skip
     assert {name for name, got in measured.items() if "encoder" in got.structural} == allowed
-    drawn = {
-        name for name, got in measured.items() if "decoder" in got.structural and name != "rollout_project_z"
-    }
-    assert all(measured[name].structural == {"decoder"} for name in drawn)
+    for name, got in measured.items():
+        assert "decoder" not in got.structural or name == "rollout_project_z" or got.structural == {"decoder"}
 
 
 def test_a_median_moves_one_sample_and_the_trimmed_mean_many():
