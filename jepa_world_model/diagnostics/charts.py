@@ -70,13 +70,18 @@ def line_chart(
         paths.append(f'<path class="{curve.style}" d="{_line(x(steps), y(middle))}"/>')
     scale = " log" if log else ""
     return (
-        f'<div class="chart"><div class="top"><b>{escape(title)}</b><span>{escape(value)}</span></div>'
+        f'<div class="chart"><div class="top"><b>{breakable(title)}</b><span>{escape(value)}</span></div>'
         f'<div class="sub">{sub}</div><div class="plot"><svg '
         'viewBox="0 0 1000 1000" preserveAspectRatio="none" '
         f'role="img" aria-label="{escape(title)}">{"".join(paths)}</svg></div>'
         f'<div class="ticks"><span>{number(low)} to {number(high)}{scale}</span>'
         f"<span><i>step </i>{last:,.0f}</span></div></div>"
     )
+
+
+def breakable(name: str) -> str:
+    """A name as HTML that may break after its underscores."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> str:

@@ -125,7 +125,7 @@ a{color:inherit;text-decoration-color:var(--hair);text-underline-offset:3px}
 a:hover{text-decoration-color:currentColor}
 figure{margin:0 0 26px}
 svg{display:block}
-figure>svg{max-width:100%;height:auto}
+figure{overflow-x:auto}figure>svg{max-width:100%;height:auto}figure.wide>svg{min-width:620px}
 .scroll{overflow-x:auto;margin:0 0 16px;-webkit-overflow-scrolling:touch}
 .pixels{display:block;max-width:100%;height:auto;image-rendering:pixelated;border-radius:3px}
 table{border-collapse:collapse;font-size:13.5px}

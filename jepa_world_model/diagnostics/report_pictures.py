@@ -61,7 +61,7 @@ def projection(record: Record) -> Section:
         "are neighbours in the embedding, the colours blend as they do in the first panel."
     )
     made = figures.svg(figures.projection(record.snapshot), "projection")
-    return Section("projection", "Embeddings", look, f"<figure>{made}</figure>")
+    return Section("projection", "Embeddings", look, f'<figure class="wide">{made}</figure>')
 
 
 def trajectories(record: Record) -> Section:
@@ -76,7 +76,7 @@ def trajectories(record: Record) -> Section:
         "one turn and stretch for all; in the last panel p is laid onto the truth by the best linear map."
     )
     made = figures.svg(figures.trajectories(record.snapshot), "trajectories")
-    return Section("poses", "Pose trajectories", look, f"<figure>{made}</figure>")
+    return Section("poses", "Pose trajectories", look, f'<figure class="wide">{made}</figure>')
 
 
 def increments(record: Record) -> Section:

@@ -19,7 +19,7 @@ from jepa_world_model.diagnostics.report import write_report
 from jepa_world_model.diagnostics.scorecard import find
 from tests.diagnostics.synthetic_run import EVAL, LOSSES, reach_json, snapshot_arrays, write_run
 
-VOID = {"meta", "link", "img", "br", "path", "circle", "rect", "line", "use"}
+VOID = {"meta", "link", "wbr", "img", "br", "path", "circle", "rect", "line", "use"}
 
 
 class Tags(HTMLParser):
@@ -68,7 +68,13 @@ def test_the_page_is_well_formed_and_complete(text):
     assert tags.open == []
     assert "This picture needs" not in text
     assert "prefers-color-scheme:dark" in text
-    for word in ("gridworld", "600", "1.08 million parameters", "CPU with 2 threads", *LOSSES):
+    for word in (
+        "gridworld",
+        "600",
+        "1.08 million parameters",
+        "CPU with 2 threads",
+        *(name.replace("_", "_<wbr>") for name in LOSSES),
+    ):
         assert word in text, word
 
 
