@@ -34,8 +34,7 @@ def take_snapshot(task: Task, batch: Batch) -> dict[str, np.ndarray]:
     with measuring(task.model):
         states = held_states(task, batch)
         found = _pictures(states) | _open_loop(task, states)
-    found |= _planes(task, batch, states) | _poses(task, batch, states)
-    return {name: np.ascontiguousarray(value) for name, value in found.items()}
+    return found | _planes(task, batch, states) | _poses(task, batch, states)
 
 
 def _bytes(pictures: Tensor) -> np.ndarray:

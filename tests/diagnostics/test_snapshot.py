@@ -24,6 +24,8 @@ def test_an_oracle_imagines_what_happens():
     assert len(shots["place"]) == len(shots["z_plane"]) == len(shots["h_plane"])
     assert len(shots["increments"]) == len(shots["increment_action"]) == len(shots["increment_moved"])
     assert not shots["increment_moved"][shots["increment_noop"]].any()
+    assert str(shots["action_kind"]) == "discrete"
+    assert shots["action_names"].tolist() == ["stay", "right", "left", "up", "down"]
 
 
 def test_what_is_not_built_or_not_told_is_absent():
