@@ -13,8 +13,12 @@ __all__ = ["LossWeights", "TrainConfig", "main"]
 
 def main(argv: list[str] | None = None) -> int:
     """Configuration from defaults, then `--config FILE`, then flags; then one run. Returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    return cli_main(lambda: train(load_config(TrainConfig, argv, prog="jepa_world_model_trainer.py", description=__doc__)))
+
+    def run() -> None:
+        train(load_config(TrainConfig, flags, prog="jepa_world_model_trainer.py", description=__doc__))
+
+    flags = sys.argv[1:] if argv is None else argv
+    return cli_main(run)
 
 
 if __name__ == "__main__":

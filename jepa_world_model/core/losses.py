@@ -82,13 +82,13 @@ class Registry(Mapping[str, Loss]):
                     raise ContractError(f"the loss {loss.name!r}: {unknown('latent', latent, graph.table)}")
 
     def active(self, weights: Mapping[str, float | Callable]) -> tuple[Loss, ...]:
-        """The losses with a weight above 0. Errors: UserError for an unknown name, a negative or non-finite weight."""
+        """The losses with a weight above 0, in the order of `weights`. Errors: UserError for an unknown name, a negative or non-finite weight."""
         for name, weight in weights.items():
             if name not in self._losses:
                 raise UserError(f"loss_weights: {unknown('loss', name, self._losses)}")
             if isinstance(weight, bool) or not math.isfinite(weight) or weight < 0:
                 raise UserError(f"loss_weights.{name} must be a finite number, 0 (off) or above, got {weight}")
-        return tuple(loss for name, loss in self._losses.items() if weights.get(name, 0) > 0)
+        return tuple(self._losses[name] for name, weight in weights.items() if weight > 0)
 
     def options_type(self, name: str) -> type:
         """A frozen dataclass with one field a loss that has options, each defaulting to that loss's own defaults."""

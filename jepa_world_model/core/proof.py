@@ -21,7 +21,7 @@ class ReachTable:
 
     groups: tuple[str, ...]
     weights: dict[str, float]
-    gates: dict[str, float]
+    gates: dict[str, float]  # of the edges that the active losses use
     derived: dict[str, frozenset[str]]
     measured: dict[str, Reach]
     values: dict[str, float]  # each loss on the jittered weights
@@ -132,7 +132,9 @@ def measure(task: Task, batch: Any, *, seed_name: str = "proof") -> ReachTable:
     measured = reach(terms, twin.groups)
     values = {name: float(term.detach()) for name, term in terms.items()}
     weights = {loss.name: task.weights[loss.name] for loss in task.losses}
-    return ReachTable(tuple(task.groups), weights, task.gates, task.derived(), measured, values)
+    used = {f"{read}->{latent.name}" for latent in task.graph.closure(task.wanted) for read in latent.reads}
+    gates = {edge: keep for edge, keep in task.gates.items() if edge in used}
+    return ReachTable(tuple(task.groups), weights, gates, task.derived(), measured, values)
 
 
 def prove(task: Task, batch: Any, optimizer: torch.optim.Optimizer | None = None) -> ReachTable:

@@ -64,7 +64,11 @@ def resolve_sizes(cfg: TrainConfig, space: ActionSpace, frame_shape: tuple[int, 
             f"model.action_dim is {cfg.model.action_dim}, but the data have actions of width {space.dim} "
             f"({space.kind}); leave it at 0 to take the data's"
         )
-    return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, action_dim=space.dim))
+    if cfg.model.action_kind not in ("", space.kind):
+        raise UserError(
+            f"model.action_kind is {cfg.model.action_kind!r}, but the data have {space.kind} actions; leave it empty"
+        )
+    return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, action_dim=space.dim, action_kind=space.kind))
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,8 @@ def build(cfg: TrainConfig) -> Experiment:
     train_ids, held_ids = split_episodes(episodes, cfg.data.val_fraction, cfg.data.seed)
     task = build_task(cfg, device)
     optimizer = build_optimizer(task.groups, cfg.optim, no_decay)
-    loader = Loader(Windows(episodes, train_ids, cfg.seq_len), cfg.batch_size, task.streams, "data")
-    held_out = Windows(episodes, held_ids, max(cfg.seq_len, cfg.rollout_horizon + 1))
+    loader = Loader(Windows(episodes, train_ids, frames=cfg.seq_len), cfg.batch_size, task.streams, "data")
+    held_out = Windows(episodes, held_ids, frames=max(cfg.seq_len, cfg.rollout_horizon + 1))
     return Experiment(cfg, episodes, task, optimizer, loader, held_out, device)
 
 

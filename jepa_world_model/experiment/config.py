@@ -38,6 +38,7 @@ class TrainConfig:
     device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda", "cuda:1"
     output_dir: str = "runs"
     name: str = ""  # folder below output_dir; empty: date, data set, seed
+    resume: bool = False  # continue the run of this name from its newest checkpoint
     batch_size: int = 8  # windows a step
     seq_len: int = 12  # frames a window, T; actions are T - 1
     rollout_horizon: int = 8  # self-fed steps, K, at most T - 1

@@ -1,4 +1,138 @@
-"""One run."""
+"""One run: prove the routing, train, evaluate, write everything down."""
+
 from __future__ import annotations
-def train(cfg):
-    """Train."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jepa_world_model import __version__
+from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from jepa_world_model.core.config import diff_from_defaults
+from jepa_world_model.core.engine import Hook, fit
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, WandbSink, closing, rewind_metrics
+from jepa_world_model.core.optim import set_lr
+from jepa_world_model.core.proof import ReachTable, prove
+from jepa_world_model.core.run import Run, atomic_write, environment
+from jepa_world_model.core.step import train_step
+from jepa_world_model.data.batch import Batch
+from jepa_world_model.data.episodes import describe
+from jepa_world_model.data.windows import Windows
+from jepa_world_model.diagnostics.evaluate import evaluate
+from jepa_world_model.diagnostics.report import write_report
+from jepa_world_model.diagnostics.snapshot import take_snapshot
+from jepa_world_model.experiment.build import Experiment, build
+from jepa_world_model.experiment.config import TrainConfig
+
+PROOF_WINDOWS = 4  # the proof looks at structure; a few windows show it
+
+
+def train(cfg: TrainConfig) -> Path:
+    """Build, prove, train and report; returns the run folder.
+
+    Errors: UserError for what the user can mend, ContractError when the routing is not what was declared; in both cases
+    before a run folder exists, unless it is a fault of the training itself.
+    """
+    experiment = build(cfg)
+    table = prove(experiment.task, experiment.batch(0).rows(PROOF_WINDOWS), experiment.optimizer)
+    run, start = _open_run(experiment)
+    _announce(run, experiment, table)
+    outcome = _fit(run, experiment, start)
+    say = print
+    if outcome.interrupted:
+        say(f"stopped after step {outcome.step}; continue with --resume --name {run.name}")
+    if experiment.cfg.report:
+        say(f"report: {write_report(run.folder)}")
+    say(f"run:    {run.folder}")
+    return run.folder
+
+
+def _open_run(experiment: Experiment) -> tuple[Run, int]:
+    """A new run folder and step 0, or with `resume` the named one and the step of its newest checkpoint."""
+    cfg = experiment.cfg
+    if not cfg.resume:
+        return Run.create(cfg.output_dir, cfg.name, cfg, slug=Path(cfg.data.source).name, argv=sys.argv), 0
+    if not cfg.name:
+        raise UserError("--resume needs the --name of the run to continue")
+    run = Run.open(Path(cfg.output_dir) / cfg.name)
+    newest = latest_checkpoint(run.checkpoints)
+    if newest is None:
+        raise UserError(f"{run.folder} has no checkpoint to resume from; start it again under another --name")
+    extra = load_checkpoint(newest, experiment.task.model, experiment.optimizer)
+    if experiment.task.sizes is not None:
+        sizes = {name: torch.tensor(value) for name, value in extra["loss_sizes"].items()}
+        experiment.task.sizes.load_state_dict(sizes)
+    rewind_metrics(run.metrics, extra["step"])
+    return run, extra["step"]
+
+
+def _announce(run: Run, experiment: Experiment, table: ReachTable) -> None:
+    """Write down and print what is about to run: data, model, and the reach table."""
+    cfg, task = experiment.cfg, experiment.task
+    graph = {
+        "latents": [{"name": x.name, "reads": list(x.reads), "trains": list(x.trains)} for x in task.graph.closure(task.wanted)],
+        "gates": table.gates,
+    }
+    changes = {key: value for key, value in diff_from_defaults(cfg).items() if key not in ("name", "output_dir", "resume")}
+    for name, content in (("reach.json", table.to_json()), ("graph.json", graph), ("changes.json", changes)):
+        atomic_write(run.folder / name, json.dumps(content, indent=1, default=str) + "\n")
+    atomic_write(run.folder / "reach.md", table.to_markdown())
+    about = environment(sys.argv) | {"dataset": experiment.episodes.name}
+    parameters = {group: sum(p.numel() for p in members.values()) for group, members in task.groups.items()}
+    atomic_write(run.environment, json.dumps(about | {"parameters": parameters}, indent=2, default=str) + "\n")
+    git = about["git"] or {}
+    print(f"jepa-world-model {__version__}, commit {git.get('commit', 'unknown')}{' (changed)' if git.get('dirty') else ''}")
+    print(f"config: {run.config}   device: {experiment.device}, {torch.get_num_threads()} threads, {cfg.precision}")
+    print(describe(experiment.episodes))
+    print(f"parameters: {sum(parameters.values()):,}   windows: {len(experiment.loader.windows):,} to train, "
+          f"{len(experiment.held_out):,} held out\n")  # fmt: skip
+    print(table.to_text() + "\n")
+    for warning in table.warnings():
+        print(f"note: {warning}")
+
+
+def spread(windows: Windows, count: int) -> Batch:
+    """A fixed batch of windows, evenly spread over all there are."""
+    return windows.batch(np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(np.int64))
+
+
+def _fit(run: Run, experiment: Experiment, start: int):
+    """The training loop with its hooks and sinks."""
+    cfg, task, optimizer = experiment.cfg, experiment.task, experiment.optimizer
+    held_out = spread(experiment.held_out, cfg.eval_windows).to(experiment.device)
+
+    def step(index: int) -> dict[str, torch.Tensor | float]:
+        lr = set_lr(optimizer, cfg.optim, index, cfg.steps)
+        values = train_step(task, optimizer, experiment.batch(index), index, max_grad_norm=cfg.optim.max_grad_norm)
+        return values | {"lr": lr}
+
+    def save(done: int) -> None:
+        sizes = {} if task.sizes is None else {k: v.tolist() for k, v in task.sizes.state_dict().items()}
+        save_checkpoint(run.checkpoints, done, task.model, optimizer, {"loss_sizes": sizes}, keep=cfg.keep_checkpoints)
+
+    def picture(done: int) -> None:
+        np.savez_compressed(run.folder / "snapshot.npz", **take_snapshot(task, held_out))
+
+    hooks = [
+        Hook(name="evaluate", every=cfg.eval_every, call=lambda done: evaluate(task, held_out), at_end=True),
+        Hook(name="snapshot", every=0, call=picture, at_end=cfg.report),
+        Hook(name="checkpoint", every=cfg.checkpoint_every, call=save),
+    ]
+    sinks: list[Sink] = [JsonlSink(run.metrics), TerminalSink(cfg.steps, start=start)]
+    if cfg.wandb.mode != "disabled":
+        sinks.append(WandbSink(run.folder, mode=cfg.wandb.mode, project=cfg.wandb.project, settings=_plain(cfg)))
+    with closing(sinks):
+        return fit(
+            step, model=task.model, steps=cfg.steps, start=start, streams=task.streams, hooks=hooks, sinks=sinks,
+            log_every=cfg.log_every, examples_per_step=cfg.batch_size * cfg.seq_len, finish=save,
+        )  # fmt: skip
+
+
+def _plain(cfg: TrainConfig) -> Mapping[str, object]:
+    return dataclasses.asdict(cfg)
