@@ -51,7 +51,7 @@ def observe(at: Scope) -> Tensor:
 
 
 def encode(at: Scope) -> Tensor:
-    """All B*T frames in one call."""
+    """What each frame shows, all B*T frames in one call."""
     x = at.x
     return at.model.encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # [B,T,Dz]
 

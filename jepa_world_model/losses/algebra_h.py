@@ -68,9 +68,7 @@ class MarginConfig:
     """A margin in units of the typical move (the trimmed mean length of changes without no-op)."""
 
     margin: float = 0.1  # what still counts as nothing (noop_still), or is enough (separation)
-    softness: float = (
-        0.05  # width of the rounded corner of the hinge; 0: a plain relu, which may have no gradient
-    )
+    softness: float = 0.05  # width of the hinge's rounded corner; 0: a plain relu, at times without gradient
 
     def __post_init__(self) -> None:
         if self.margin < 0 or self.softness < 0:
@@ -141,7 +139,7 @@ def action_consistency_h(view: View) -> Tensor:
 class SeparationConfig(MarginConfig):
     """How far apart the mean changes of different actions have to be, in units of the typical move."""
 
-    margin: float = 1.0
+    margin: float = 1.0  # less counts as not apart
 
 
 @LOSSES("action_separation_h", family="algebra_h", options=SeparationConfig, moves=("h",), fixed=("h",),
@@ -187,7 +185,7 @@ def rollout_recon_h(view: View) -> Tensor:
     fixed=("x",),
 )
 def rollout_recon_multi_box_h(view: View) -> Tensor:
-    """... at every scale, hardest where it errs most.
+    """What self-fed steps imagine looks like the frame that comes, at every scale.
 
     Formula: as `rollout_recon_h`, under the multi-box distance.
     """

@@ -53,7 +53,7 @@ def rollout_recon_z(view: View) -> Tensor:
 @LOSSES("rollout_recon_multi_box_z", family="algebra_z", options=MultiBoxConfig, moves=("x_rollout_live",),
         fixed=("x",))  # fmt: skip
 def rollout_recon_multi_box_z(view: View) -> Tensor:
-    """... at every scale, hardest where it errs most.
+    """What self-fed steps from a live z imagine looks like the frame that comes, at every scale.
 
     Formula: as `rollout_recon_z`, under the multi-box distance.
     """
@@ -73,7 +73,7 @@ def rollout_recon_delta_z(view: View) -> Tensor:
 @LOSSES("rollout_recon_multi_box_delta_z", family="algebra_z", options=MultiBoxConfig,
         moves=("x_rollout_live",), fixed=("x",))  # fmt: skip
 def rollout_recon_multi_box_delta_z(view: View) -> Tensor:
-    """... at every scale, hardest where it errs most.
+    """What changes between two imagined frames is what changes between the true ones, at every scale.
 
     Formula: as `rollout_recon_delta_z`, under the multi-box distance.
     """
