@@ -17,6 +17,7 @@ from jepa_world_model.core.optim import build_optimizer
 from jepa_world_model.core.rng import Streams, seed_everything
 from jepa_world_model.core.task import Task
 from jepa_world_model.vla_ki import arm
+from jepa_world_model.vla_ki.batch import KIBatch
 from jepa_world_model.vla_ki.config import KIDataConfig, KITrainConfig
 from jepa_world_model.vla_ki.fast import FastTokenizer
 from jepa_world_model.vla_ki.lerobot import RobotData, read_lerobot, write_lerobot
@@ -37,6 +38,8 @@ from jepa_world_model.vla_ki.text import PromptBpe, SentencePieceText, TextToken
 from jepa_world_model.vla_ki.weights import load_weights
 
 TOKENIZERS = "tokenizers.json"
+AVERAGED = "averaged.safetensors"
+PROOF_ROWS = 4  # of each kind
 CAMERA = "observation.images.top"
 LARGEST_RMSE = 0.10 * 2.0  # a tenth of the normalised range [-1, 1]
 
@@ -283,3 +286,13 @@ def build(cfg: KITrainConfig) -> Experiment:
         augment=cfg.augment,
     )
     return Experiment(cfg, data, tools, task, build_optimizer(task.groups, cfg.optim), mixer, device)
+
+
+def proof_rows(exp: Experiment) -> KIBatch:
+    """A few training rows of both kinds, for proofs."""
+    mixer = exp.mixer
+    rng = mixer.streams.numpy("proof-rows")
+    robots = min(PROOF_ROWS, mixer.batch_size - mixer.num_questions)
+    frames = mixer.frames[rng.integers(len(mixer.frames), size=robots)]
+    asked = rng.integers(len(mixer.questions or (0,)), size=min(PROOF_ROWS, mixer.num_questions))
+    return mixer.rows(frames, asked).to(exp.device)

@@ -112,9 +112,9 @@ class KITrainConfig:
         if insulated and (self.freeze_vlm or self.ki_fast_loss_weight == 0):
             cause = "freeze_vlm is on" if self.freeze_vlm else "ki_fast_loss_weight is 0"
             raise ConfigError(
-                f"knowledge insulation is on, but {cause}: nothing would teach the VLM about actions, "
-                "which is a frozen backbone in disguise; for that use --no-model.knowledge-insulation --freeze-vlm, "
-                "else give ki_fast_loss_weight a value above 0"
+                f"insulation is on, but {cause}: nothing would teach the VLM about actions, "
+                "which is a frozen backbone in disguise; for that use --no-model.knowledge-insulation "
+                "--freeze-vlm, else give ki_fast_loss_weight a value above 0"
             )
         if self.freeze_vlm and self.lora_rank:
             raise ConfigError("freeze_vlm and lora_rank exclude each other; adapters train the VLM")

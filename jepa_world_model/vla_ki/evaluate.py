@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint
@@ -18,7 +19,7 @@ from jepa_world_model.core.rng import Streams
 from jepa_world_model.core.task import Task
 from jepa_world_model.vla_ki import arm
 from jepa_world_model.vla_ki.batch import KIBatch, collate
-from jepa_world_model.vla_ki.build import Data, Experiment, Tools, build_task, open_data
+from jepa_world_model.vla_ki.build import AVERAGED, Data, Experiment, Tools, build_task, open_data
 from jepa_world_model.vla_ki.config import KITrainConfig
 from jepa_world_model.vla_ki.policy import generate, sample_actions
 from jepa_world_model.vla_ki.samples import Mixer, Questions, one_camera
@@ -191,6 +192,8 @@ def load_judge(folder: str | Path, **changes: object) -> tuple[Judge, int]:
         raise UserError(f"the run {folder} has no checkpoint yet")
     task = build_task(cfg, torch.device("cpu" if not torch.cuda.is_available() else "cuda"))
     extra = load_checkpoint(newest, task.model)
+    if cfg.ema and (folder / AVERAGED).is_file():
+        task.model.load_state_dict(load_file(folder / AVERAGED), strict=False)  # buffers are not averaged
     return Judge(cfg, task, Tools.load(folder), open_data(cfg)), int(extra["step"])
 
 
@@ -202,18 +205,12 @@ class EvalConfig:
     eval_rows: int = 256  # held-out robot rows and questions
     eval_episodes: int = 100  # closed-loop episodes for seen and for held-out colours
 
-    def __post_init__(self) -> None:
-        if not self.run:
-            raise UserError("which run? give its folder: --run runs/NAME")
-
 
 def eval_main(argv: Sequence[str]) -> int:
     """`jepa-wm ki-eval --run runs/NAME`: measure, print, and write `evaluation.json` into the run."""
-    if not argv:
+    cfg = load_config(EvalConfig, argv, prog="jepa-wm ki-eval", description="Evaluate a run of ki-train.")
+    if not cfg.run:
         raise UserError("which run? give its folder: --run runs/NAME")
-    cfg = load_config(
-        EvalConfig, ["--run", "runs/NAME"] if "--help" in argv else argv, prog="jepa-wm ki-eval"
-    )
     judge, step = load_judge(cfg.run, eval_rows=cfg.eval_rows, eval_episodes=cfg.eval_episodes)
     judge.task.model.eval()
     with torch.no_grad():

@@ -9,8 +9,10 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -23,7 +25,7 @@ from jepa_world_model.core.proof import prove
 from jepa_world_model.core.run import Run
 from jepa_world_model.core.step import train_step
 from jepa_world_model.vla_ki.batch import check_batch
-from jepa_world_model.vla_ki.build import Experiment, build
+from jepa_world_model.vla_ki.build import AVERAGED, Experiment, build, proof_rows
 from jepa_world_model.vla_ki.config import KITrainConfig
 from jepa_world_model.vla_ki.evaluate import judge_of
 from jepa_world_model.vla_ki.prompt import PromptBuilder
@@ -31,7 +33,6 @@ from jepa_world_model.vla_ki.table import BARRIER
 
 ALIASES = {"--knowledge-insulation-lambda": "--ki-fast-loss-weight"}
 DRIFT_LIMIT = 50_000_000  # parameters; above it, a second copy of the VLM just to measure drift is too dear
-PROOF_ROWS = 8
 
 
 class Guard:
@@ -70,6 +71,18 @@ class Average:
         self.decay = decay
         self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
 
+    def save(self, path: Path) -> None:
+        """Write the averaged weights; a crash leaves the file before it."""
+        draft = path.with_suffix(".draft")
+        save_file(self.values, draft)
+        draft.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Read what `save` wrote. Errors: UserError where there is no such file."""
+        if not path.is_file():
+            raise UserError(f"{path} is missing: the run kept no averaged weights; continue it with --ema 0")
+        self.values = {name: value.to(self.values[name].device) for name, value in load_file(path).items()}
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """One step further."""
@@ -89,12 +102,20 @@ class Average:
 
 def train_main(argv: Sequence[str]) -> int:
     """`jepa-wm ki-train [--config FILE] [flags]`: train; 0 when it ended as asked."""
-    argv = [_alias(word) for word in argv]
+    argv = _with_config_of_resumed([_alias(word) for word in argv])
     cfg = load_config(
         KITrainConfig, argv, prog="jepa-wm ki-train", description="Train with knowledge insulation."
     )
     train(cfg, argv)
     return 0
+
+
+def _with_config_of_resumed(argv: list[str]) -> list[str]:
+    """`--resume FOLDER` alone takes every other setting from that run."""
+    words = [part for word in argv for part in word.split("=", 1)]
+    if "--resume" not in words[:-1] or "--config" in words:
+        return argv
+    return ["--config", str(Path(words[words.index("--resume") + 1]) / "config.toml"), *argv]
 
 
 def _alias(word: str) -> str:
@@ -115,7 +136,7 @@ def train(cfg: KITrainConfig, argv: Sequence[str] = ()) -> tuple[Run, Outcome]:
             raise UserError(f"{cfg.resume} has no checkpoint to continue from")
         start = int(load_checkpoint(newest, exp.task.model, exp.optimizer)["step"])
         rewind_metrics(run.metrics, start)
-    table = prove(exp.task, _proof_rows(exp), exp.optimizer)
+    table = prove(exp.task, proof_rows(exp), exp.optimizer)
     if run is None:
         slug = f"ki-{cfg.setting}-{exp.data.robot.name}"
         run = Run.create(cfg.output_dir, cfg.name, cfg, slug=slug, argv=argv)
@@ -124,16 +145,6 @@ def train(cfg: KITrainConfig, argv: Sequence[str] = ()) -> tuple[Run, Outcome]:
     (run.folder / "reach.md").write_text(table.to_markdown())
     announce(exp, table.to_text(), run)
     return run, _fit(exp, run, start)
-
-
-def _proof_rows(exp: Experiment):
-    """A few rows of both kinds for the start-up proof; the first and the last of a batch."""
-    mixer, questions = exp.mixer, exp.mixer.num_questions
-    robots = min(PROOF_ROWS // 2, mixer.batch_size - questions)
-    rng = mixer.streams.numpy("proof-rows")
-    frames = mixer.frames[rng.integers(len(mixer.frames), size=robots)]
-    asked = rng.integers(max(len(mixer.questions or ()), 1), size=min(PROOF_ROWS // 2, questions))
-    return mixer.rows(frames, asked).to(exp.device)
 
 
 def announce(exp: Experiment, reach: str, run: Run) -> None:
@@ -158,6 +169,8 @@ def announce(exp: Experiment, reach: str, run: Run) -> None:
 def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
     cfg, task = exp.cfg, exp.task
     average = Average(task.model, cfg.ema) if cfg.ema else None
+    if average is not None and start:
+        average.load(run.folder / AVERAGED)
 
     def step_fn(step: int) -> dict[str, Tensor | float]:
         rate = set_lr(exp.optimizer, cfg.optim, step, cfg.steps)
@@ -168,9 +181,10 @@ def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
         return values | {"optim/lr": rate}
 
     def save(step: int) -> None:
-        save_checkpoint(
-            run.checkpoints, step, task.model, exp.optimizer, {"setting": cfg.setting}, cfg.keep_checkpoints
-        )
+        extra = {"setting": cfg.setting}
+        save_checkpoint(run.checkpoints, step, task.model, exp.optimizer, extra, cfg.keep_checkpoints)
+        if average is not None:
+            average.save(run.folder / AVERAGED)
 
     sinks: list[Sink] = [
         JsonlSink(run.metrics),

@@ -1,4 +1,4 @@
-"""A tiny model and a mixed batch, for tests."""
+"""A model that is small enough for tests, and a mixed batch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import numpy as np
 import torch
 
 from jepa_world_model.vla_ki.batch import KIBatch, collate
+from jepa_world_model.vla_ki.gemma import GEMMA, GemmaConfig
 from jepa_world_model.vla_ki.model import KIConfig, Vla
 from jepa_world_model.vla_ki.prompt import Tokens
+from jepa_world_model.vla_ki.siglip import SIGLIP, SiglipConfig
 
-CFG = KIConfig(prompt_length=10, answer_length=8, vocab_size=200, horizon=6, action_dim=4)
+SIGLIP["test"] = SiglipConfig(width=16, depth=2, mlp=32, heads=2, patch=16, image_size=64)
+GEMMA["test"] = GemmaConfig(width=32, depth=4, mlp=64, heads=2, kv_heads=1, head_dim=16)
+GEMMA["test_expert"] = GemmaConfig(width=16, depth=4, mlp=32, heads=2, kv_heads=1, head_dim=16)
+VARIANTS = {"vision": "test", "vlm": "test", "expert": "test_expert"}
+CFG = KIConfig(**VARIANTS, prompt_length=10, answer_length=8, vocab_size=200, horizon=6, action_dim=4)
 
 
 def tiny_model(cfg: KIConfig = CFG, seed: int = 0) -> Vla:

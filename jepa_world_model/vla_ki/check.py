@@ -1,0 +1,39 @@
+"""`jepa-wm ki-check`: the ten proofs on a configuration of one's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+from jepa_world_model.core.config import load_config
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.vla_ki.build import build, proof_rows
+from jepa_world_model.vla_ki.config import KITrainConfig
+from jepa_world_model.vla_ki.proofs import PROOFS, Kit, ProofError
+
+PROGRAM = "jepa-wm ki-check"
+
+
+def check_main(argv: Sequence[str]) -> int:
+    """`jepa-wm ki-check [--config FILE] [flags]`: 0 when every proof holds, 1 when one does not."""
+    cfg = load_config(KITrainConfig, argv, prog=PROGRAM, description="Prove the barrier, ten ways.")
+    if cfg.freeze_vlm or cfg.lora_rank:
+        raise UserError("the proofs compare gradients of the whole VLM; leave out freeze_vlm and lora_rank")
+    exp = build(cfg)
+    kit = Kit(cfg=cfg.model, model=exp.task.model, batch=proof_rows(exp), flow_samples=cfg.flow_samples)
+    return report(kit)
+
+
+def report(kit: Kit) -> int:
+    """Run every proof, print one line each; the number of failures, at most 1."""
+    failed = 0
+    for number, proof in enumerate(PROOFS, 1):
+        try:
+            word, detail = "held", proof(kit)
+        except ProofError as error:
+            word, detail = "FAILED", str(error)
+            failed += 1
+        claim = (inspect.getdoc(proof) or "").split("\n")[0].split(". ", 1)[1]
+        print(f"{number:>2} {word:<6} {claim}\n          {detail}")
+    print(f"{len(PROOFS) - failed} of {len(PROOFS)} proofs hold")
+    return int(failed > 0)
