@@ -238,6 +238,8 @@ def _norms(record: Record) -> Section:
         if isinstance(limit, (int, float)):
             sub = f"clipped in {float((curve.values > limit).mean()):.0%} of records"
         cards.append(charts.line_chart(name, [curve], value=number(charts.recent(curve)), sub=sub))
+    if (rate := record.metrics.get("lr")) is not None and len(rate) > 1:
+        cards.append(charts.line_chart("learning rate", [rate], value=number(float(rate.values[-1]))))
     return Section("norms", "Gradient norms", look, charts.charts(cards))
 
 
@@ -277,10 +279,10 @@ def _settings(record: Record) -> Section:
     parts = []
     if record.changes:
         rows = [
-            (f'<span class="mono">{escape(key)}</span>', *_change(value))
+            (f'<span class="mono">{escape(key)}</span>', _change(value))
             for key, value in record.changes.items()
         ]
-        parts.append("<h3>What differs from the defaults</h3>" + table(rows, ("key", "value", "default")))
+        parts.append("<h3>What differs from the defaults</h3>" + table(rows))
     for words, content in (
         ("All settings (config.toml)", record.config),
         ("Environment", record.environment),
@@ -294,10 +296,10 @@ def _settings(record: Record) -> Section:
     return Section("settings", "Settings", "", body)
 
 
-def _change(value: Any) -> tuple[str, str]:
+def _change(value: Any) -> str:
     if isinstance(value, Mapping) and "value" in value:
-        return escape(str(value["value"])), escape(str(value.get("default", "")))
-    return escape(str(value)), ""
+        return f"{escape(str(value['value']))} (default {escape(str(value.get('default', 'none')))})"
+    return escape(str(value))
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -92,6 +92,11 @@ def increments(record: Record) -> Section:
         "Increments of p by action, with an arrow to each mean. Look for tight clouds, opposite arrows that "
         "cancel, and a no-op at the origin. Hollow: moves that a wall blocked, which should be short."
     )
+    if str(record.snapshot["action_kind"]) == "continuous":
+        look = (
+            "Increments of p, each in the colour of its action's first two values. Where p is a place, the "
+            "colours spread around the origin as the actions do; a cloud to one side is a clock."
+        )
     body = f"<figure>{figures.svg(figures.increments(record.snapshot), 'increments')}</figure>"
     if rows := _increment_rows(record.snapshot):
         body += table(rows, ("action", "moves", "length", "spread / length"))
