@@ -110,6 +110,11 @@ def _increment_rows(shots: Mapping[str, Any]) -> list[tuple[str, ...]]:
     found = probes.increments_by_action(shots["increments"][free], shots["increment_action"][free])
     noops = set(shots["increment_action"][shots["increment_noop"]].tolist())
     return [
-        (escape(labels[i]), f"{row.count:,}", number(row.length), "rests" if i in noops else number(row.q))
+        (
+            escape(labels[i]),
+            f"{row.count:,}",
+            number(row.length),
+            "a no-op: length 0 is right" if i in noops else number(row.q),
+        )
         for i, row in found.items()
     ]
