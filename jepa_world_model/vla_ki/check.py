@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 
-from jepa_world_model.core.config import load_config
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.vla_ki.build import build, proof_rows
-from jepa_world_model.vla_ki.config import KITrainConfig
+from jepa_world_model.vla_ki.config import read_config
 from jepa_world_model.vla_ki.proofs import PROOFS, Kit, ProofError
-
-PROGRAM = "jepa-wm ki-check"
 
 
 def check_main(argv: Sequence[str]) -> int:
-    """`jepa-wm ki-check [--config FILE] [flags]`: 0 when every proof holds, 1 when one does not."""
-    cfg = load_config(KITrainConfig, argv, prog=PROGRAM, description="Prove the barrier, ten ways.")
+    """`jepa-wm ki-check [--preset NAME] [--config FILE] [flags]`: 0 when every proof holds, 1 when one does
+    not.
+    """
+    cfg = read_config(argv, prog="jepa-wm ki-check", description="Prove the barrier, ten ways.")
     if cfg.freeze_vlm or cfg.lora_rank:
         raise UserError("the proofs compare gradients of the whole VLM; leave out freeze_vlm and lora_rank")
     exp = build(cfg)

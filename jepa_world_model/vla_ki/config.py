@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from jepa_world_model.core.config import load_config
 from jepa_world_model.core.errors import ConfigError
+from jepa_world_model.core.graph import unknown
 from jepa_world_model.core.optim import OptimConfig
 from jepa_world_model.vla_ki.images import AugmentConfig
-from jepa_world_model.vla_ki.model import KIConfig
+from jepa_world_model.vla_ki.model import PRESETS, KIConfig
 from jepa_world_model.vla_ki.table import setting_gates
+
+ALIASES = {"--knowledge-insulation-lambda": "--ki-fast-loss-weight"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +146,38 @@ class KITrainConfig:
     def gates(self) -> Mapping[str, float]:
         """Every edge's share of the gradient."""
         return setting_gates(self.setting, self.leak)
+
+
+def read_config(argv: Sequence[str], *, prog: str, description: str) -> KITrainConfig:
+    """The configuration of a command line, with what is short for other flags.
+
+    `--preset NAME` stands for the sizes of a model; `--resume FOLDER` alone takes every other setting from
+    that run; `--knowledge-insulation-lambda` is `--ki-fast-loss-weight`.
+    """
+    words = [part for word in argv for part in _split(word)]
+    words = [ALIASES.get(word.replace("_", "-"), word) if word.startswith("--") else word for word in words]
+    if "--preset" in words:
+        at = words.index("--preset")
+        name = words[at + 1] if at + 1 < len(words) else ""
+        if name not in PRESETS:
+            raise ConfigError(unknown("preset", name, PRESETS))
+        words = [*_flags_of(PRESETS[name]), *words[:at], *words[at + 2 :]]
+    if "--resume" in words[:-1] and "--config" not in words:
+        words = ["--config", str(Path(words[words.index("--resume") + 1]) / "config.toml"), *words]
+    about = f"{description} --preset NAME sets the sizes of a model: {', '.join(PRESETS)}."
+    return load_config(KITrainConfig, words, prog=prog, description=about)
+
+
+def _split(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith("--") else [word]
+
+
+def _flags_of(model: KIConfig) -> list[str]:
+    words = []
+    for name, value in vars(model).items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--model.{flag}" if value else f"--model.no-{flag}")
+        else:
+            words += [f"--model.{flag}", str(value)]
+    return words

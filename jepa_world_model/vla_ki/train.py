@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from jepa_world_model.core.config import load_config
 from jepa_world_model.core.engine import Hook, Outcome, fit
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, WandbSink, closing, rewind_metrics
@@ -26,12 +25,11 @@ from jepa_world_model.core.run import Run
 from jepa_world_model.core.step import train_step
 from jepa_world_model.vla_ki.batch import check_batch
 from jepa_world_model.vla_ki.build import AVERAGED, Experiment, build, proof_rows
-from jepa_world_model.vla_ki.config import KITrainConfig
+from jepa_world_model.vla_ki.config import KITrainConfig, read_config
 from jepa_world_model.vla_ki.evaluate import judge_of
 from jepa_world_model.vla_ki.prompt import PromptBuilder
 from jepa_world_model.vla_ki.table import BARRIER
 
-ALIASES = {"--knowledge-insulation-lambda": "--ki-fast-loss-weight"}
 DRIFT_LIMIT = 50_000_000  # parameters; above it, a second copy of the VLM just to measure drift is too dear
 
 
@@ -101,26 +99,10 @@ class Average:
 
 
 def train_main(argv: Sequence[str]) -> int:
-    """`jepa-wm ki-train [--config FILE] [flags]`: train; 0 when it ended as asked."""
-    argv = _with_config_of_resumed([_alias(word) for word in argv])
-    cfg = load_config(
-        KITrainConfig, argv, prog="jepa-wm ki-train", description="Train with knowledge insulation."
-    )
+    """`jepa-wm ki-train [--preset NAME] [--config FILE] [flags]`: train; 0 when it ended as asked."""
+    cfg = read_config(argv, prog="jepa-wm ki-train", description="Train with knowledge insulation.")
     train(cfg, argv)
     return 0
-
-
-def _with_config_of_resumed(argv: list[str]) -> list[str]:
-    """`--resume FOLDER` alone takes every other setting from that run."""
-    words = [part for word in argv for part in word.split("=", 1)]
-    if "--resume" not in words[:-1] or "--config" in words:
-        return argv
-    return ["--config", str(Path(words[words.index("--resume") + 1]) / "config.toml"), *argv]
-
-
-def _alias(word: str) -> str:
-    flag, equals, value = word.partition("=")
-    return ALIASES.get(flag.replace("_", "-"), flag) + equals + value
 
 
 def train(cfg: KITrainConfig, argv: Sequence[str] = ()) -> tuple[Run, Outcome]:

@@ -6,7 +6,7 @@ import pytest
 
 from jepa_world_model.core.config import from_toml, load_config, to_toml
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.vla_ki.config import KIDataConfig, KITrainConfig
+from jepa_world_model.vla_ki.config import KIDataConfig, KITrainConfig, read_config
 from jepa_world_model.vla_ki.model import KIConfig
 from jepa_world_model.vla_ki.table import BARRIER
 
@@ -70,3 +70,23 @@ def test_a_written_configuration_reads_back_equal(tmp_path):
     assert not given.model.knowledge_insulation
     assert given.optim.lr_scale == {"expert": 2.0}
     assert given.data.cameras == ("top",)
+
+
+def test_presets_are_short_for_sizes_and_later_flags_win():
+    cfg = read_config(["--preset", "pi05_droid_ki", "--model.horizon=20"], prog="x", description="")
+    assert (cfg.model.vlm, cfg.model.horizon, cfg.model.fast_skip) == ("gemma_2b", 20, 128)
+    assert read_config(["--preset=tiny_ki"], prog="x", description="").model == KIConfig()
+    assert not read_config(["--preset", "pi05"], prog="x", description="").model.knowledge_insulation
+    with pytest.raises(UserError, match="did you mean 'pi05_ki'"):
+        read_config(["--preset", "pi5_ki"], prog="x", description="")
+
+
+def test_a_resumed_run_brings_its_settings(tmp_path):
+    (tmp_path / "config.toml").write_text(to_toml(KITrainConfig(batch_size=7)))
+    cfg = read_config(["--resume", str(tmp_path), "--steps", "9"], prog="x", description="")
+    assert (cfg.batch_size, cfg.steps, cfg.resume) == (7, 9, str(tmp_path))
+
+
+def test_the_old_name_of_the_fast_weight_is_understood():
+    for words in (["--knowledge-insulation-lambda", "0.5"], ["--knowledge_insulation_lambda=0.5"]):
+        assert read_config(words, prog="x", description="").ki_fast_loss_weight == 0.5
