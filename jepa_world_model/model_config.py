@@ -22,20 +22,20 @@ class ModelConfig:
 
     in_channels: int = 3  # of a frame
     image_size: int = 64  # px, height and width; odd sizes work, a halving rounds up
-    encoder_schedule: tuple[int, ...] = (32, 64, 128)  # channels after each halving; multiples of 16 are fastest
-    decoder_schedule: tuple[int, ...] = (128, 64, 32)  # channels before each doubling, coarse to fine; cost lies here
-    keypoints: int = 32  # positions read off the last feature map; 0: z gets positions from the flattened map alone
+    encoder_schedule: tuple[int, ...] = (32, 64, 128)  # channels after each halving; multiples of 16 run best
+    decoder_schedule: tuple[int, ...] = (128, 64, 32)  # channels before each doubling, coarse to fine
+    keypoints: int = 32  # positions read off a feature map; 0: z tells them from learned places alone
     z_dim: int = 128  # Dz; too small blurs what the frame shows
     state_dim: int = 128  # Dh; below about 2 * the degrees of freedom nothing can be predicted
     hidden_dim: int = 256  # width of hidden layers of predictor, bridges and heads
     pose_dim: int = 8  # Dp; at least the number of directions one can move in
     action_dim: int = 0  # A, width of an encoded action; 0: taken from the data
-    action_kind: str = ""  # "discrete", "multi_binary" or "continuous"; "": taken from the data, discrete if it is silent
+    action_kind: str = ""  # "discrete", "multi_binary" or "continuous"; "": from the data, else discrete
     warmup_frames_h: int = 0  # frames at the start of a window that count for no h or p loss
     z_norm: bool = False  # z has length sqrt(Dz), and states of frames are compared by 1 - cosine
     h_init: str = "z_to_h"  # how h starts: "z_to_h" lifts the first frame's z, "zero" knows nothing of it
-    pose_delta_detach_h: bool = True  # h enters the pose as a constant, so that no pose loss moves the predictor
-    predictor_layer_norm: bool = True  # bounds one step's change of h; off is a little faster and can diverge
+    pose_delta_detach_h: bool = True  # h enters the pose as a constant: no pose loss moves the predictor
+    predictor_layer_norm: bool = True  # bounds one step's change of h; off can diverge
     spectral_norm: bool = False  # bound the predictor's matrices: changes of h cannot grow without limit
     backbone: str = ""  # a torchvision classifier such as "resnet18" in place of the convolutions; "": ours
     backbone_weights: str = ""  # a file with its state_dict; "": random weights
@@ -68,8 +68,8 @@ class ModelConfig:
             )
         if self.image_size < 2 ** len(channels):
             raise ValueError(
-                f"model.image_size {self.image_size} cannot be halved {len(channels)} times, once an entry of "
-                f"model.{name}; use at least {2 ** len(channels)} px or a shorter schedule"
+                f"model.image_size {self.image_size} cannot be halved {len(channels)} times, "
+                f"once an entry of model.{name}; use at least {2 ** len(channels)} px or a shorter schedule"
             )
 
     @property

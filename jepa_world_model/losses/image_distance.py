@@ -1,9 +1,9 @@
 """Distances between pictures: where a reconstruction errs more than around, it counts more.
 
-All take pictures [N,C,H,W] and give a scalar; every picture counts alike. What weighs an error (its hardness) is a
-constant. The pyramid halves the difference of two pictures by 2x2 means; odd sizes round up, the last cell being the
-mean of what is left, and a map of one pixel stays. A kernel larger than its map is cut to it: the neighbourhood is then
-the whole map.
+All take pictures [N,C,H,W] and give a scalar; every picture counts alike. What weighs an error, its hardness,
+is a constant. The pyramid halves the difference of two pictures by 2x2 means; odd sizes round up, the last cell
+is the mean of what is left, and a map of one pixel stays. A kernel larger than its map is cut to the map's
+shorter side.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ TINY = 1e-6  # of an error of 1 (black against white): errors below it count as 
 
 @dataclass(frozen=True, kw_only=True)
 class MultiBoxConfig:
-    """Hardness from box means, at every scale of a pyramid. One entry a scale, the full resolution first."""
+    """Hardness from box means, at every scale of a pyramid. One entry a scale, the finest first."""
 
-    kernels: tuple[int, ...] = (8, 16, 16)  # px of the scale's own map: side of the box that an error is held against
+    kernels: tuple[int, ...] = (8, 16, 16)  # px of the scale's map: side of the box an error is held against
     strides: tuple[int, ...] = (4, 8, 8)  # px between boxes; equal to the kernel: boxes side by side
-    betas: tuple[float, ...] = (2.0, 2.0, 2.0)  # power of the hardness; 0: plain L1, above 4: the worst pixels alone
+    betas: tuple[float, ...] = (
+        2.0,
+        2.0,
+        2.0,
+    )  # power of the hardness; 0: plain L1, above 4: the worst pixels alone
     lambdas: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)  # weight of the scale
     max_hardness: float = 100.0  # clamp; 1: nothing counts more than average
 
@@ -49,9 +53,9 @@ class MultiBoxMseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MultiGaussConfig:
-    """Hardness from Gaussian means, at every scale of a pyramid. One entry a scale, the full resolution first."""
+    """Hardness from Gaussian means, at every scale of a pyramid. One entry a scale, the finest first."""
 
-    kernels: tuple[int, ...] = (32, 32, 32)  # px of the scale's own map: where the bell is cut, half to each side
+    kernels: tuple[int, ...] = (32, 32, 32)  # px of the scale's map: where the bell is cut, half to each side
     sigmas: tuple[float, ...] = (16.0, 16.0, 16.0)  # px, width of the bell
     betas: tuple[float, ...] = (2.0, 2.0, 2.0)  # power of the hardness; 0: plain L1
     lambdas: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)  # weight of the scale
@@ -86,7 +90,9 @@ def _check_scales(lambdas: Sequence[float], **others: Sequence[float]) -> None:
         raise ValueError(f"lambdas must be 0 or above and one of them above 0, got {tuple(lambdas)}")
     for name, values in others.items():
         if len(values) != len(lambdas):
-            raise ValueError(f"{name} has {len(values)} entries for {len(lambdas)} scales (lambdas); give one a scale")
+            raise ValueError(
+                f"{name} has {len(values)} entries for {len(lambdas)} scales (lambdas); give one a scale"
+            )
     if min(others.get("betas", (0,))) < 0:
         raise ValueError(f"betas must be 0 or above, got {tuple(others['betas'])}")
 
@@ -98,11 +104,11 @@ def _check_clamp(max_hardness: float) -> None:
 
 def _check_kernels(*sizes: Sequence[int]) -> None:
     if min(map(min, sizes)) < 1:
-        raise ValueError(f"kernels and strides must be 1 px or above, got {', '.join(str(tuple(s)) for s in sizes)}")
+        raise ValueError(f"kernels and strides must be 1 px or above, got {[tuple(s) for s in sizes]}")
 
 
 def _pyramid(difference: Tensor, scales: int) -> list[Tensor]:
-    """The difference at every scale. Halving is linear: two pyramids of pictures differ by the pyramid of differences."""
+    """The difference at every scale. Halving is linear: this is also the difference of two pyramids."""
     levels = [difference]
     for _ in range(scales - 1):
         levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True))
@@ -128,7 +134,7 @@ def _weighted_mean(e: Tensor, weight: Tensor) -> Tensor:
 
 
 def _one_over_box_mean(e: Tensor, kernel: int, stride: int) -> Tensor:
-    """1 / the mean of the box a pixel lies in, [N,H,W]: boxes inside the map only, each pixel takes the nearest."""
+    """1 / the mean of a pixel's box, [N,H,W]: boxes lie inside the map, a pixel takes the nearest."""
     height, width = e.shape[1:]
     kernel = min(kernel, height, width)
     boxes = F.avg_pool2d(e[:, None], kernel, stride).add_(TINY).reciprocal_()
@@ -138,13 +144,15 @@ def _one_over_box_mean(e: Tensor, kernel: int, stride: int) -> Tensor:
 def multi_box(x_hat: Tensor, x: Tensor, options: MultiBoxConfig | None = None) -> Tensor:
     """The L1 distance at every scale, weighted towards errors larger than those around.
 
-    Formula: per scale e = mean over channels of |x_hat - x|, hardness w = clamp((sg e / boxmean(sg e))^beta), then
-    sum(w e) / sum(w) of each picture, mean over pictures; summed over scales with lambdas.
+    Formula: per scale e = mean over channels of |x_hat - x|, hardness w = clamp((sg e / boxmean(sg e))^beta),
+    then sum(w e) / sum(w) of each picture, mean over pictures; summed over scales with lambdas.
     """
     options = options or MultiBoxConfig()
     total = x_hat.new_zeros(())
     scales = zip(options.kernels, options.strides, options.betas, options.lambdas, strict=True)
-    for d, (kernel, stride, beta, weight) in zip(_pyramid(x_hat - x, len(options.lambdas)), scales, strict=True):
+    for d, (kernel, stride, beta, weight) in zip(
+        _pyramid(x_hat - x, len(options.lambdas)), scales, strict=True
+    ):
         e = _error(d)
         fixed = stop(e)
         hard = _hardness(fixed, _one_over_box_mean(fixed, kernel, stride), beta, options.max_hardness)
@@ -161,7 +169,7 @@ def multi_box_mse(x_hat: Tensor, x: Tensor, options: MultiBoxMseConfig | None = 
 
 @lru_cache(maxsize=32)
 def _bell(size: int, kernel: int, sigma: float, device: torch.device) -> Tensor:
-    """The matrix [size,size] that blurs a line: rows sum to one, also at the border, so a constant stays itself."""
+    """The matrix [size,size] that blurs a line; rows sum to one, so that a constant stays itself."""
     place = torch.arange(size, device=device, dtype=torch.float32)
     far = place[:, None] - place[None, :]
     bell = torch.exp(-0.5 * (far / sigma).square()) * (far.abs() <= kernel / 2)
@@ -171,13 +179,15 @@ def _bell(size: int, kernel: int, sigma: float, device: torch.device) -> Tensor:
 def multi_gauss(x_hat: Tensor, x: Tensor, options: MultiGaussConfig | None = None) -> Tensor:
     """The same as `multi_box` with a Gaussian mean around each pixel in the place of the box's.
 
-    The blur is two matrix products, one a direction: same size, centred on the pixel, and at the border over what lies
-    inside the picture.
+    The blur is two matrix products, one a direction: same size, centred on the pixel, and at the border over
+    what lies inside the picture.
     """
     options = options or MultiGaussConfig()
     total = x_hat.new_zeros(())
     scales = zip(options.kernels, options.sigmas, options.betas, options.lambdas, strict=True)
-    for d, (kernel, sigma, beta, weight) in zip(_pyramid(x_hat - x, len(options.lambdas)), scales, strict=True):
+    for d, (kernel, sigma, beta, weight) in zip(
+        _pyramid(x_hat - x, len(options.lambdas)), scales, strict=True
+    ):
         e = _error(d)
         fixed = stop(e)
         down, across = (_bell(size, kernel, sigma, e.device).to(e.dtype) for size in e.shape[1:])
@@ -190,12 +200,14 @@ def multi_gauss(x_hat: Tensor, x: Tensor, options: MultiGaussConfig | None = Non
 def patch(x_hat: Tensor, x: Tensor, options: PatchConfig | None = None) -> Tensor:
     """The L1 distance over half-overlapping patches, weighted towards the hard ones of each picture.
 
-    Formula: e_i = mean error of patch i, w_i = clamp((sg e_i / mean over patches of sg e)^beta), sum(w e) / sum(w).
-    Patches at the right and lower border are cut to the picture, so every pixel lies in one.
+    Formula: e_i = mean error of patch i, w_i = clamp((sg e_i / mean over patches of sg e)^beta), then
+    sum(w e) / sum(w). Patches at the right and lower border are cut to the picture: every pixel lies in one.
     """
     options = options or PatchConfig()
     side = min(options.patch, *x.shape[2:])
-    e = F.avg_pool2d(_error(x_hat - x)[:, None], side, max(side // 2, 1), ceil_mode=True)[:, 0]  # [N,rows,columns]
+    e = F.avg_pool2d(_error(x_hat - x)[:, None], side, max(side // 2, 1), ceil_mode=True)[
+        :, 0
+    ]  # [N,rows,columns]
     fixed = stop(e)
     mean = fixed.mean((1, 2), keepdim=True) + TINY
     return _weighted_mean(e, _hardness(fixed, mean.reciprocal(), options.beta, options.max_hardness))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,8 +14,8 @@ from jepa_world_model.model_config import ModelConfig
 class Decoder(nn.Module):
     """States to frames: convolutions on small maps, doubled by depth-to-space.
 
-    Shapes: z [...,Dz] -> [...,C,H,W], in the frames' range [0, 1] as far as it has learned it; not clamped, so that no
-    pixel loses its gradient. The full resolution is touched once, by the last depth-to-space.
+    Shapes: z [...,Dz] -> [...,C,H,W], in the frames' range [0, 1] as far as it has learned it; not clamped,
+    so that no pixel loses its gradient. The full resolution is touched once, by the last depth-to-space.
     """
 
     def __init__(self, cfg: ModelConfig) -> None:
@@ -22,9 +24,7 @@ class Decoder(nn.Module):
         self.sizes = cfg.decoder_sizes[::-1]  # coarse to fine
         self.seed = nn.Linear(cfg.z_dim, widths[0] * self.sizes[0] ** 2)
         self.mixes = nn.ModuleList(nn.Conv2d(w, w, 3, padding=1) for w in widths[:-1])
-        self.doublings = nn.ModuleList(
-            nn.Conv2d(a, 4 * b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.doublings = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in pairwise(widths))
         self.paint = nn.Conv2d(widths[-1], 4 * cfg.in_channels, 3, padding=1)
         for conv in (*self.mixes, *self.doublings):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
@@ -34,7 +34,7 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         rows = z.reshape(-1, z.shape[-1])
         coarse = self.sizes[0]
-        x = torch.relu(self.seed(rows)).view(len(rows), coarse, coarse, -1).permute(0, 3, 1, 2)  # channels last
+        x = torch.relu(self.seed(rows)).view(len(rows), coarse, coarse, -1).permute(0, 3, 1, 2)  # NHWC inside
         for mix, double, size in zip(self.mixes, self.doublings, self.sizes[1:], strict=False):
             x = x + torch.relu_(mix(x))
             x = torch.relu(F.pixel_shuffle(double(x), 2)[..., :size, :size])

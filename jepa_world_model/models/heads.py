@@ -42,7 +42,7 @@ class InverseDynamicsOfIncrement(Mlp):
 class InverseAction(Mlp):
     """The action that undoes an action: h [...,Dh], a [...,A] -> [...,A], encoded as actions are but relaxed.
 
-    Shares that sum to one for discrete actions, bits in [0, 1] for multi-binary ones, [-1, 1] for continuous ones.
+    Discrete actions: shares that sum to one; multi-binary: bits in [0, 1]; continuous: values in [-1, 1].
     """
 
     def __init__(self, cfg: ModelConfig) -> None:

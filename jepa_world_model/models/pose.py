@@ -20,8 +20,8 @@ class PoseIncrement(Mlp):
 class ActionPrototype(nn.Linear):
     """The pose increment that an action stands for, whatever the state: a [...,A] -> delta_p [...,Dp].
 
-    Without a bias, so that a zero action is no increment. A discrete no-op is a one-hot row, not zero: mask it.
-    The rows start at length 1, the length that a move is meant to have.
+    Without a bias, so that a zero action is no increment. A discrete no-op is a one-hot row, not zero: mask
+    it. The rows start at length 1, the length that a move is meant to have.
     """
 
     def __init__(self, cfg: ModelConfig) -> None:
@@ -30,7 +30,7 @@ class ActionPrototype(nn.Linear):
 
 
 class ChangeToPose(nn.Linear):
-    """The pose increment that a change of z stands for: delta_z [...,Dz] -> delta_p [...,Dp], linear, no bias."""
+    """The pose increment that a change of z stands for: delta_z [...,Dz] -> delta_p [...,Dp], no bias."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__(cfg.z_dim, cfg.pose_dim, bias=False)
@@ -51,8 +51,8 @@ class PoseMeasurement(nn.Module):
 class TemporalDistance(nn.Module):
     """log(1 + steps) from one frame to another: z_a, z_b [...,Dz] -> [...], 0 or above, asymmetric.
 
-    The steps inside the logarithm form a quasi-metric: zero from a frame to itself, and no detour is shorter than the
-    direct way (the triangle inequality), whatever the weights; a symmetric and a directed part of one embedding.
+    The steps inside the logarithm form a quasi-metric: zero from a frame to itself, and no detour is shorter
+    than the direct way (the triangle inequality), whatever the weights.
     """
 
     GROUPS = 8  # the directed part is a mean of as many maxima
@@ -60,7 +60,7 @@ class TemporalDistance(nn.Module):
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         width = max(cfg.hidden_dim // 4 // self.GROUPS, 1) * self.GROUPS
-        self.embedding = Mlp(cfg.z_dim, cfg.hidden_dim, 2 * width)
+        self.embedding = Mlp(cfg.z_dim, cfg.hidden_dim, 2 * width, bias=False)  # one would cancel
 
     def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
         both, way = (self.embedding(z_a) - self.embedding(z_b)).float().chunk(2, -1)

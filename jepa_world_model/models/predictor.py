@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from jepa_world_model.model_config import ModelConfig
+from jepa_world_model.models.layers import SpectralNorm
 
 
 class Predictor(nn.Module):
     """A gated residual cell: h_next = h + sigmoid(gate) * change, both from one hidden layer over (z, h, a).
 
-    Shapes: z [...,Dz], h [...,Dh], a [...,A] -> [...,Dh]. Two matrix products a step. The sum keeps h's own precision,
-    so that small changes survive bf16.
+    Shapes: z [...,Dz], h [...,Dh], a [...,A] -> [...,Dh]. Two matrix products a step. The sum keeps h's own
+    precision, so that small changes survive bf16.
     """
 
     def __init__(self, cfg: ModelConfig) -> None:
@@ -21,6 +23,9 @@ class Predictor(nn.Module):
         self.inner = nn.Linear(cfg.z_dim + cfg.state_dim + cfg.action_dim, cfg.hidden_dim)
         self.norm = nn.LayerNorm(cfg.hidden_dim) if cfg.predictor_layer_norm else nn.Identity()
         self.outer = nn.Linear(cfg.hidden_dim, 2 * cfg.state_dim)
+        if cfg.spectral_norm:
+            for layer in (self.inner, self.outer):
+                register_parametrization(layer, "weight", SpectralNorm(layer.weight))
 
     def forward(self, z: Tensor, h: Tensor, a: Tensor) -> Tensor:
         hidden = F.silu(self.norm(self.inner(torch.cat([z, h, a], -1))))

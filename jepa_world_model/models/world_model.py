@@ -47,8 +47,11 @@ BUILDERS: Mapping[str, Callable[[ModelConfig], nn.Module]] = {
     "temporal_distance": TemporalDistance,
 }
 WITHOUT_ACTIONS = frozenset(
-    ("encoder", "decoder", "h_to_z", "z_to_h", "h2z_delta", "dz_to_dp_projector", "pose_measurement", "temporal_distance")
-)
+    (
+        "encoder", "decoder", "h_to_z", "z_to_h", "h2z_delta", "dz_to_dp_projector", "pose_measurement",
+        "temporal_distance",
+    )
+)  # fmt: skip
 
 
 class WorldModel(nn.Module):
@@ -62,7 +65,9 @@ class WorldModel(nn.Module):
         if unknown := sorted(set(groups) - set(BUILDERS)):
             raise ValueError(f"no model part is called {', '.join(unknown)}; there are {', '.join(BUILDERS)}")
         if cfg.action_dim == 0 and (needy := sorted(set(groups) - WITHOUT_ACTIONS)):
-            raise ValueError(f"model.action_dim is 0, but {needy[0]} sees actions; set it to the width of the data's actions")
+            raise ValueError(
+                f"model.action_dim is 0, but {needy[0]} sees actions; set it to the width of the actions"
+            )
         self.cfg = cfg
         for name, build in BUILDERS.items():  # in this order, whatever the order of `groups`
             if name in groups:
