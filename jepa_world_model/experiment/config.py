@@ -47,6 +47,7 @@ class TrainConfig:
     log_every: int = 10  # steps between records
     eval_every: int = 300  # steps between evaluations on held-out episodes; 0: at the end only
     eval_windows: int = 64  # held-out windows an evaluation
+    grad_report_every: int = 0  # steps between reports of each loss's gradient on each module; 0: off; costs ~2 steps
     checkpoint_every: int = 300  # steps between checkpoints; 0: at the end only
     keep_checkpoints: int = 2  # the newest ones stay
     report: bool = True  # write report.html at the end
@@ -66,7 +67,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("seq_len", 3), ("rollout_horizon", 1), ("log_every", 1),
-                            ("eval_windows", 2), ("keep_checkpoints", 1), ("eval_every", 0), ("checkpoint_every", 0),
+                            ("eval_windows", 2), ("keep_checkpoints", 1), ("eval_every", 0), ("checkpoint_every", 0), ("grad_report_every", 0),
                             ("threads", 0), ("seed", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or above, got {getattr(self, name)}")

@@ -24,11 +24,11 @@ from jepa_world_model.core.step import train_step
 from jepa_world_model.data.batch import Batch
 from jepa_world_model.data.episodes import describe
 from jepa_world_model.data.windows import Windows
-from jepa_world_model.diagnostics.evaluate import evaluate
 from jepa_world_model.diagnostics.report import write_report
 from jepa_world_model.diagnostics.snapshot import take_snapshot
 from jepa_world_model.experiment.build import Experiment, build
 from jepa_world_model.experiment.config import TrainConfig
+from jepa_world_model.experiment.watch import Watch
 
 PROOF_WINDOWS = 4  # the proof looks at structure; a few windows show it
 
@@ -119,8 +119,10 @@ def _fit(run: Run, experiment: Experiment, start: int):
     def picture(done: int) -> None:
         np.savez_compressed(run.folder / "snapshot.npz", **take_snapshot(task, held_out))
 
+    watch = Watch(run.folder, task, held_out, experiment.batch, every=cfg.grad_report_every, start=start)
     hooks = [
-        Hook(name="evaluate", every=cfg.eval_every, call=lambda done: evaluate(task, held_out), at_end=True),
+        Hook(name="evaluate", every=cfg.eval_every, call=watch.evaluate, at_end=True),
+        *watch.hooks,
         Hook(name="snapshot", every=0, call=picture, at_end=cfg.report),
         Hook(name="checkpoint", every=cfg.checkpoint_every, call=save),
     ]
@@ -128,10 +130,12 @@ def _fit(run: Run, experiment: Experiment, start: int):
     if cfg.wandb.mode != "disabled":
         sinks.append(WandbSink(run.folder, mode=cfg.wandb.mode, project=cfg.wandb.project, settings=_plain(cfg)))
     with closing(sinks):
-        return fit(
+        outcome = fit(
             step, model=task.model, steps=cfg.steps, start=start, streams=task.streams, hooks=hooks, sinks=sinks,
             log_every=cfg.log_every, examples_per_step=cfg.batch_size * cfg.seq_len, finish=save,
         )  # fmt: skip
+    watch.conclude()
+    return outcome
 
 
 def _plain(cfg: TrainConfig) -> Mapping[str, object]:

@@ -1,0 +1,55 @@
+"""What looks over the shoulder of a run and says what to do: gradient reports and the collapse guard."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jepa_world_model.core.gradient_report import Advice, GradientLog, advice, gradient_hook, routes
+from jepa_world_model.core.run import atomic_write
+from jepa_world_model.core.task import Task
+from jepa_world_model.data.batch import Batch
+from jepa_world_model.diagnostics.collapse import CollapseGuard
+from jepa_world_model.diagnostics.evaluate import evaluate
+
+
+class Watch:
+    """The evaluations and gradient reports of a run, with the advice that follows from them.
+
+    every: steps between gradient reports, 0 for none. start: the step that the run goes on from.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        task: Task,
+        held_out: Batch,
+        batch_of: Callable[[int], Batch],
+        *,
+        every: int,
+        start: int = 0,
+    ) -> None:
+        self.folder, self.task, self.held_out = folder, task, held_out
+        self.guard = CollapseGuard.measured(task, held_out)
+        self.collapses: list[Advice] = []
+        self.log = GradientLog(folder / "gradients.jsonl", start)
+        self.hooks = [gradient_hook(task, batch_of, self.log, every=every)] if every else []
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """The metrics on the held-out windows; a state that has collapsed is told at once."""
+        values = evaluate(self.task, self.held_out)
+        for found in self.guard.check(values):
+            self.collapses.append(found)
+            print(f"warning: step {step}: {found.text}", file=sys.stderr, flush=True)
+        return values
+
+    def conclude(self) -> list[Advice]:
+        """Everything there is to advise, printed and written to advice.json ({"advice": [...]})."""
+        found = self.collapses + advice(self.log.rows, routes(self.task), self.task.gates)
+        content = {"advice": [one.to_json() for one in found]}
+        atomic_write(self.folder / "advice.json", json.dumps(content, indent=1) + "\n")
+        for one in found:
+            print(f"advice: {one.text}")
+        return found
