@@ -46,6 +46,7 @@ def rollout_recon_z(view: View) -> Tensor:
     """What self-fed steps from a live z imagine looks like the frame that comes.
 
     Formula: MSE(decode(z_open[t,k]), x[t+k]), k = 1..K; `render_mode` says how it is drawn.
+    Every start is drawn at every step: up to K times the cost of `recon`, once for all losses that see it.
     """
     return F.mse_loss(*imagined(view, view.x_rollout_live, view.fixed.x, first=1))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 
 from jepa_world_model.core.graph import Graph
@@ -141,10 +143,14 @@ def options_lines(options: type) -> list[str]:
     """One line a field of an options class: name, default, and the comment beside it in the source."""
     comments: dict[str, str] = {}
     for cls in reversed(options.__mro__[:-1]):
-        comments |= re.findall(r"^ {4}(\w+): [^#\n]*  # ([^\n]*)$", inspect.getsource(cls), re.MULTILINE)
+        lines = textwrap.dedent(inspect.getsource(cls)).split("\n")
+        for node in ast.parse("\n".join(lines)).body[0].body:
+            if isinstance(node, ast.AnnAssign):
+                said = [line.partition("  # ")[2] for line in lines[node.lineno - 1 : node.end_lineno]]
+                comments[node.target.id] = " ".join(filter(None, said))
     lines = []
     for field in dataclasses.fields(options):
-        meaning = f": {comments[field.name]}" if field.name in comments else ""
+        meaning = f": {comments[field.name]}" if comments.get(field.name) else ""
         lines.append(f"`{field.name}` = {_value(field.default)}{meaning}")
     return lines
 
