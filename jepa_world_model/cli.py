@@ -13,6 +13,8 @@ COMMANDS = {  # name -> (module with main(argv), what it does)
     "collect": ("jepa_world_model.commands.collect", "record episodes of any Gymnasium environment"),
     "gradients": ("jepa_world_model.commands.gradients", "show and prove which loss moves which module"),
     "report": ("jepa_world_model.commands.report", "write the report page of a run again"),
+    "diff": ("jepa_world_model.commands.diff", "tell what two runs or configurations differ in"),
+    "ablate": ("jepa_world_model.commands.ablate", "compare runs with losses left out or added, or gates turned"),
     "docs": ("jepa_world_model.commands.docs", "write the generated pages of docs/"),
 }
 
