@@ -22,9 +22,9 @@ class ModelConfig:
 
     in_channels: int = 3  # of a frame
     image_size: int = 64  # px, height and width; odd sizes work, a halving rounds up
-    encoder_schedule: tuple[int, ...] = (32, 64, 128)  # channels after each halving; multiples of 16 run best
-    decoder_schedule: tuple[int, ...] = (128, 64, 32)  # channels before each doubling, coarse to fine
-    keypoints: int = 32  # positions read off a feature map; 0: z tells them from learned places alone
+    encoder_schedule: tuple[int, ...] = (32, 64, 64)  # channels after each halving; multiples of 16 run best
+    decoder_schedule: tuple[int, ...] = (64, 64, 32)  # channels before each doubling, coarse to fine
+    keypoints: int = 64  # positions read off a feature map; 0: z tells them from learned places alone
     z_dim: int = 128  # Dz; too small blurs what the frame shows
     state_dim: int = 128  # Dh; below about 2 * the degrees of freedom nothing can be predicted
     hidden_dim: int = 256  # width of hidden layers of predictor, bridges and heads

@@ -18,23 +18,23 @@ SQUEEZED = 16  # channels of the flattened map
 class SpatialSoftArgmax(nn.Module):
     """Where each heat map is hottest, as coordinates: the mean position under a softmax over the map.
 
-    Shapes: [N,K,S,S] -> [N,2K], x then y in [-1, 1]. A shift of the map's content shifts the coordinates
+    Shapes: [N,K,S*S] -> [N,2K], x then y in [-1, 1]. A shift of the map's content shifts the coordinates
     alike, also to places that training never showed, which a flattened map cannot do. Each map is brought to
     mean 0 and size 1 first: without it the softmax of an untrained map is flat, and its point stays put.
     """
 
     SHARPNESS = 4.0  # to start with; 1: the point hardly moves, above 10: one cell takes it all
 
-    def __init__(self, keypoints: int, size: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.sharpness = nn.Parameter(torch.full((keypoints, 1), self.SHARPNESS))
+        self.sharpness = nn.Parameter(torch.tensor(self.SHARPNESS))
         axis = torch.linspace(-1, 1, size) if size > 1 else torch.zeros(1)
         y, x = torch.meshgrid(axis, axis, indexing="ij")
         self.register_buffer("grid", torch.stack([x.flatten(), y.flatten()], 1), persistent=False)  # [S*S,2]
 
     def forward(self, heat: Tensor) -> Tensor:
-        flat = heat.flatten(2)  # [N,K,S*S]
-        share = (F.layer_norm(flat, flat.shape[-1:]) * self.sharpness).softmax(-1)
+        cells = heat.shape[-1:]
+        share = F.layer_norm(heat, cells, weight=self.sharpness.expand(cells)).softmax(-1)
         return (share @ self.grid).transpose(1, 2).flatten(1)
 
 
@@ -50,14 +50,15 @@ class Readout(nn.Module):
         self.squeeze = nn.Conv2d(last[0], SQUEEZED, 1)
         self.flat = nn.Linear(SQUEEZED * last[1] ** 2, cfg.z_dim)
         if cfg.keypoints:
-            self.heat = nn.Conv2d(fine[0], cfg.keypoints, 1)
-            self.where = SpatialSoftArgmax(cfg.keypoints, fine[1])
+            self.heat = nn.Linear(fine[0], cfg.keypoints, bias=False)  # a bias would not move a point
+            self.where = SpatialSoftArgmax(fine[1])
             self.point = nn.Linear(2 * cfg.keypoints, cfg.z_dim, bias=False)
         self.has_points, self.z_norm = cfg.keypoints > 0, cfg.z_norm
 
     def forward(self, fine: Tensor, last: Tensor) -> Tensor:
         flat = torch.relu(self.squeeze(last)).flatten(1)
-        heat = self.heat(fine) if self.has_points else None
+        # A product by hand: a 1x1 convolution would leave its maps in another order than the softmax wants.
+        heat = self.heat.weight @ fine.flatten(2) if self.has_points else None  # [N,K,S*S]
         with torch.autocast(last.device.type, enabled=False):
             z = self.flat(flat.float())
             if heat is not None:

@@ -29,17 +29,17 @@ def probe(train_z, train_p, test_z, test_p) -> float:
 def test_soft_argmax_finds_a_peak():
     heat = torch.zeros(1, 2, 5, 5)
     heat[0, 0, 1, 4] = heat[0, 1, 2, 2] = 100
-    peak = SpatialSoftArgmax(2, 5)
+    peak = SpatialSoftArgmax(5)
     peak.sharpness.data.fill_(20.0)
-    torch.testing.assert_close(peak(heat), torch.tensor([[1.0, 0.0, -0.5, 0.0]]))
+    torch.testing.assert_close(peak(heat.flatten(2)), torch.tensor([[1.0, 0.0, -0.5, 0.0]]))
 
 
 def test_soft_argmax_moves_as_its_map_does():
     bump = torch.zeros(1, 1, 9, 9)
     bump[..., 2:5, 3:6] = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) * 40 + 40
-    where = SpatialSoftArgmax(1, 9)
+    where = SpatialSoftArgmax(9)
     where.sharpness.data.fill_(20.0)  # so that nothing of the softmax is left outside the bump
-    moved = where(bump.roll((3, -2), (2, 3))) - where(bump)
+    moved = where(bump.roll((3, -2), (2, 3)).flatten(2)) - where(bump.flatten(2))
     torch.testing.assert_close(moved, torch.tensor([[-0.5, 0.75]]), atol=1e-4, rtol=0)
 
 
