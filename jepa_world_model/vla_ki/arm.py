@@ -23,14 +23,14 @@ REACHED = 0.15  # world units between tip and target that count as success
 EPISODE_STEPS = 40
 MAX_TARGETS = 4
 COLOURS = {
-    "red": (220, 40, 40),
-    "green": (40, 170, 60),
-    "blue": (50, 80, 220),
-    "yellow": (230, 210, 40),
-    "purple": (150, 50, 190),
-    "orange": (245, 140, 20),
-    "cyan": (60, 200, 220),
-    "pink": (245, 140, 190),
+    "red": (255, 0, 0),
+    "green": (0, 200, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "purple": (128, 0, 160),
+    "orange": (255, 128, 0),
+    "cyan": (0, 255, 255),
+    "pink": (255, 128, 255),
 }
 HELD_OUT = ("orange", "cyan")  # never in the robot data; the questions show them
 NAMES = tuple(COLOURS)
@@ -145,13 +145,17 @@ def render(scenes: Scenes, chunk: int = 256) -> np.ndarray:
 
 def _draw(joints: np.ndarray, targets: np.ndarray, colours: np.ndarray, goal: np.ndarray) -> np.ndarray:
     elbow, tip = (p.astype(np.float32) for p in forward_kinematics(joints))
-    picture = np.full((len(goal), 3, SIZE, SIZE), 235, np.float32)
+    # Grey is 0 for the vision tower. On white, the constant part of every patch drowned the targets: after
+    # 250 steps
+    # of questions alone the gradient of the tower was 0.001 and answers were at chance; on 0 they began to be
+    # learnt.
+    picture = np.full((len(goal), 3, SIZE, SIZE), 128, np.float32)
     base = np.broadcast_to(BASE.astype(np.float32), elbow.shape)
-    grey, black = np.full((1, 3), 120, np.float32), np.zeros((1, 3), np.float32)
+    dark, black = np.full((1, 3), 70, np.float32), np.zeros((1, 3), np.float32)
     for a, b in ((base, elbow), (elbow, tip)):
-        _paint(picture, 0.05 - _to_segment(a, b), grey)
+        _paint(picture, 0.05 - _to_segment(a, b), dark)
     for k in range(targets.shape[1]):
-        radius = np.where(colours[:, k] >= 0, 0.12, -9).astype(np.float32)
+        radius = np.where(colours[:, k] >= 0, 0.14, -9).astype(np.float32)
         _paint(
             picture, radius[:, None, None] - _to_point(targets[:, k].astype(np.float32)), _RGB[colours[:, k]]
         )

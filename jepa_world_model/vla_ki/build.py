@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +111,9 @@ class Experiment:
 
 def make_arm_data(cfg: KIDataConfig, seed: int = 0) -> Path:
     """The embedded arm's demonstrations as a LeRobotDataset folder, written once."""
-    folder = Path(cfg.cache) / f"ki_arm-{cfg.episodes}-s{seed}"
+    # Another renderer gives other pictures: the simulator and the demonstrations must be of the same one.
+    look = hashlib.sha256(Path(arm.__file__).read_bytes()).hexdigest()[:8]
+    folder = Path(cfg.cache) / f"ki_arm-{cfg.episodes}-s{seed}-{look}"
     if folder.exists():
         return folder
     rng = Streams(seed).numpy("arm")

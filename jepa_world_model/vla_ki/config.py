@@ -27,9 +27,9 @@ class KIDataConfig:
     cache: str = "datasets"  # where the embedded arm's data set lives
     cameras: tuple[str, ...] = ()  # of the folder, in this order; empty: all by name
     episodes: int = 400  # of the embedded arm
-    questions: int = 4000  # about the embedded arm's pictures, drawn anew (0: none)
+    questions: int = 8000  # about the embedded arm's pictures, drawn anew (0: none)
     val_share: float = 0.1  # share of episodes, and of questions, that no training step sees
-    vqa_share: float = 0.25  # share of question rows in a batch; 0: robot rows only
+    vqa_share: float = 0.5  # share of question rows in a batch; 0: robot rows only
     fast_vocab: int = 256  # FAST ids; the published tokenizer has 2048
     fast_scale: float = 10.0  # quantisation steps a unit of a coefficient; more is finer and longer
     fast_file: str = ""  # a saved FAST tokenizer, or a folder with the published one; empty: fit on the data
@@ -53,7 +53,7 @@ class KIDataConfig:
 class KITrainConfig:
     """A run of `jepa-wm ki-train`."""
 
-    steps: int = 1500  # optimizer steps
+    steps: int = 3000  # optimizer steps
     seed: int = 0  # weights, data order, every draw
     device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda"
     output_dir: str = "runs"

@@ -218,8 +218,8 @@ def init_linear(module: nn.Module) -> None:
     """Normal weights with variance 1/inputs and zero biases; for `nn.Module.apply`. Leaves modulations at
     zero.
     """
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     if isinstance(module, AdaRMSNorm):
