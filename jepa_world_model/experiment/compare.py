@@ -75,8 +75,7 @@ def routing_sentences(a: TrainConfig, b: TrainConfig, names: tuple[str, str] = (
         found.append(f"{second} adds {loss} (weight {weight:g}): it moves {_list(two.reach[loss])}")
     for loss in (name for name in LOSSES if name in one.reach and name not in two.reach):
         found.append(f"{second} leaves out {loss}, which moves {_list(one.reach[loss])}")
-    for loss in (name for name in LOSSES if name in one.reach and name in two.reach):
-        found += _changed(loss, one, two, second)
+    found += _changed(one, two, second)
     found += _narrowed(one, two, names)
     if gone := one.moved - two.moved:
         found.append(f"with {second}, no loss moves {_list(gone)} any more")
@@ -85,19 +84,22 @@ def routing_sentences(a: TrainConfig, b: TrainConfig, names: tuple[str, str] = (
     return found
 
 
-def _changed(loss: str, one: Routing, two: Routing, second: str) -> Iterable[str]:
-    """Sentences for a loss that both have, where it reaches other modules."""
-    contract = LOSSES[loss].contract
-    if more := two.reach[loss] - one.reach[loss]:
-        ways = passages(two.graph, contract, two.gates, more)
-        ways = [edge for edge in ways if one.gates.get(edge, 0.0) == 0]
-        words = [f"{edge} {_opened(edge, one, two)}" for edge in sorted(ways)]
-        yield f"with {second}, {loss} also reaches {_list(more)}{_brackets(words)}"
-    if less := one.reach[loss] - two.reach[loss]:
-        ways = passages(one.graph, contract, one.gates, less)
-        ways = [edge for edge in ways if two.gates.get(edge, 0.0) == 0]
-        words = [f"{edge} {'cut' if edge in two.gates else 'not there'}" for edge in sorted(ways)]
-        yield f"with {second}, {loss} no longer reaches {_list(less)}{_brackets(words)}"
+def _changed(one: Routing, two: Routing, second: str) -> Iterable[str]:
+    """Sentences for the losses that both have and that reach other modules; what differs alike shares one."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for loss in (name for name in LOSSES if name in one.reach and name in two.reach):
+        contract = LOSSES[loss].contract
+        if more := two.reach[loss] - one.reach[loss]:
+            ways = sorted(passages(two.graph, contract, two.gates, more))
+            words = [f"{edge} {_opened(edge, one, two)}" for edge in ways if one.gates.get(edge, 0.0) == 0]
+            alike.setdefault(("also reach", _list(more), _brackets(words)), []).append(loss)
+        if less := one.reach[loss] - two.reach[loss]:
+            ways = sorted(passages(one.graph, contract, one.gates, less))
+            ways = [edge for edge in ways if two.gates.get(edge, 0.0) == 0]
+            words = [f"{edge} {'cut' if edge in two.gates else 'not there'}" for edge in ways]
+            alike.setdefault(("no longer reach", _list(less), _brackets(words)), []).append(loss)
+    for (verb, groups, why), losses in alike.items():
+        yield f"with {second}, {', '.join(losses)} {verb}{'es' if len(losses) == 1 else ''} {groups}{why}"
 
 
 def _opened(edge: str, one: Routing, two: Routing) -> str:

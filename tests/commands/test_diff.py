@@ -23,16 +23,29 @@ def test_a_configuration_does_not_differ_from_itself():
 
 def test_an_opened_edge_is_named_with_what_it_lets_the_loss_reach():
     found = routing_sentences(TrainConfig(), TrainConfig(gates={"h->delta_p": 0.5}))
-    assert "with B, scale_dp also reaches predictor (h->delta_p opened to 0.5)" in found
+    assert found == [
+        "with B, action_delta_dp, scale_dp, geometry_rank_p also reach predictor (h->delta_p opened to 0.5)"
+    ]
     back = routing_sentences(TrainConfig(gates={"h->delta_p": 1.0}), TrainConfig())
-    assert "with B, scale_dp no longer reaches predictor (h->delta_p cut)" in back
+    assert back == [
+        "with B, action_delta_dp, scale_dp, geometry_rank_p no longer reach predictor (h->delta_p cut)"
+    ]
 
 
 def test_a_named_gate_shows_only_the_edges_that_matter_to_the_loss():
     found = routing_sentences(TrainConfig(), TrainConfig(detach_z_from_h_and_p=False))
-    (jepa,) = [words for words in found if ", jepa also" in words]
-    assert jepa == "with B, jepa also reaches encoder (z->h opened)"
+    (jepa,) = [words for words in found if " jepa" in words]
+    assert jepa.startswith("with B, jepa, h2z, ")
+    assert jepa.endswith(" also reach encoder (z->h opened)")
     assert not any("recon_multi_box" in words for words in found)
+
+
+def test_a_loss_alone_has_a_sentence_in_the_singular():
+    weights = LossWeights(action_delta_dp=0, geometry_rank_p=0)
+    found = routing_sentences(
+        TrainConfig(loss_weights=weights), TrainConfig(loss_weights=weights, gates={"h->delta_p": 1.0})
+    )
+    assert found == ["with B, scale_dp also reaches predictor (h->delta_p opened)"]
 
 
 def test_losses_that_come_and_go_are_told_and_what_nobody_moves_any_more():
@@ -93,7 +106,9 @@ def test_the_text_reads_well_for_a_run_and_a_file(tmp_path, capsys):
     b.write_text('gates = {"h->delta_p" = 1.0}\n')
     assert main(["diff", str(a), str(b)]) == 0
     out = capsys.readouterr().out
-    assert "with B, scale_dp also reaches predictor (h->delta_p opened)" in out
+    assert (
+        "with B, action_delta_dp, scale_dp, geometry_rank_p also reach predictor (h->delta_p opened)" in out
+    )
     assert '{} -> {"h->delta_p": 1.0}' in out
     assert "last common step" not in out
 
