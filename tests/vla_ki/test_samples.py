@@ -32,7 +32,7 @@ from jepa_world_model.vla_ki.samples import (
 from jepa_world_model.vla_ki.text import PromptBpe
 
 pytestmark = pytest.mark.extra
-CFG = KIConfig(horizon=8, vocab_size=600, cameras=2)
+CFG = KIConfig(horizon=8, vocab_size=600, cameras=2, prompt_length=48, answer_length=48)
 
 
 @pytest.fixture(scope="module")
