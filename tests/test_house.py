@@ -106,5 +106,5 @@ def test_no_print_outside_sinks_and_commands():
     for path in FILES:
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         printing = any(isinstance(n.func, ast.Name) and n.func.id == "print" for n in calls)
-        allowed = part(path) in ("cli", "vla_ki", "diagnostics") or path.name in ("log.py", "config.py", "collect.py")
+        allowed = part(path) in ("cli", "vla_ki", "diagnostics") or path.name in ("log.py", "config.py", "engine.py")
         assert not printing or allowed or floor(part(path)) >= 5, f"{path} prints"

@@ -6,13 +6,16 @@ dict flag (`--gates "z->h" 0.5`) adds entries to it.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
+import inspect
 import io
 import math
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
@@ -221,6 +224,18 @@ def diff_from_defaults(cfg: Any) -> dict[str, Any]:
     """Dotted path -> value of every setting that differs from the default of its class."""
     usual = flatten(type(cfg)())
     return {path: value for path, value in flatten(cfg).items() if path not in usual or usual[path] != value}
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """The comment beside each field of a configuration class in its source, inherited fields included."""
+    comments: dict[str, str] = {}
+    for part in reversed(cls.__mro__[:-1]):
+        lines = textwrap.dedent(inspect.getsource(part)).split("\n")
+        for node in ast.parse("\n".join(lines)).body[0].body:
+            if isinstance(node, ast.AnnAssign):
+                said = [line.partition("  # ")[2] for line in lines[node.lineno - 1 : node.end_lineno]]
+                comments[node.target.id] = " ".join(filter(None, said))
+    return comments
 
 
 def cli_main(function: Callable[[], int | None]) -> int:

@@ -21,7 +21,7 @@ class WandbConfig:
     """Weights & Biases, beside the metrics.jsonl that is always written."""
 
     mode: str = "disabled"  # "online", "offline" (sync later) or "disabled"
-    project: str = "jepa-world-model"
+    project: str = "jepa-world-model"  # where runs appear
     entity: str = ""  # empty: the account's default
 
     def __post_init__(self) -> None:
@@ -36,7 +36,7 @@ class TrainConfig:
     steps: int = 900  # optimizer steps
     seed: int = 0  # weights, data order, every draw
     device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda", "cuda:1"
-    output_dir: str = "runs"
+    output_dir: str = "runs"  # where run folders are made
     name: str = ""  # folder below output_dir; empty: date, data set, seed
     resume: bool = False  # continue the run of this name from its newest checkpoint
     batch_size: int = 8  # windows a step

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import re
-import textwrap
 from collections.abc import Iterable, Mapping
 
+from jepa_world_model.core.config import field_comments
 from jepa_world_model.core.graph import Graph
 from jepa_world_model.core.losses import Loss
 from jepa_world_model.latents import (
@@ -141,13 +140,7 @@ def _notes(loss: Loss) -> list[str]:
 
 def options_lines(options: type) -> list[str]:
     """One line a field of an options class: name, default, and the comment beside it in the source."""
-    comments: dict[str, str] = {}
-    for cls in reversed(options.__mro__[:-1]):
-        lines = textwrap.dedent(inspect.getsource(cls)).split("\n")
-        for node in ast.parse("\n".join(lines)).body[0].body:
-            if isinstance(node, ast.AnnAssign):
-                said = [line.partition("  # ")[2] for line in lines[node.lineno - 1 : node.end_lineno]]
-                comments[node.target.id] = " ".join(filter(None, said))
+    comments = field_comments(options)
     lines = []
     for field in dataclasses.fields(options):
         meaning = f": {comments[field.name]}" if comments.get(field.name) else ""
