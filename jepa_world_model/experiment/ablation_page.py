@@ -14,7 +14,7 @@ from jepa_world_model.diagnostics.scorecard import Metric, find
 from jepa_world_model.experiment.ablation import BASE
 from jepa_world_model.experiment.ablation_table import SAME, Cell, Results
 
-STRIP = 260  # px wide
+STRIP = 200  # px wide
 
 
 def ablation_page(found: Results, title: str = "Ablation") -> str:
@@ -62,7 +62,10 @@ def _summary(found: Results) -> Section:
 
 def _signed(cell: Cell) -> str:
     """The change in words, with its sign."""
-    return ("+" if cell.change.mean > 0 else "") + str(cell.change).replace("-", "&minus;", 1)
+    words = str(cell.change)
+    if cell.change.mean < 0:
+        return "&minus;" + words.removeprefix("-")
+    return f"+{words}" if cell.change.mean > 0 else words
 
 
 def _table(found: Results) -> Section:
