@@ -107,6 +107,7 @@ class Experiment:
     optimizer: torch.optim.Optimizer
     mixer: Mixer
     device: torch.device
+    fast_rmse: float  # what FAST loses of validation chunks, in normalised units
 
 
 def make_arm_data(cfg: KIDataConfig, seed: int = 0) -> Path:
@@ -269,7 +270,7 @@ def build(cfg: KITrainConfig) -> Experiment:
     data = open_data(cfg)
     source = cfg.resume or (cfg.init if (Path(cfg.init) / TOKENIZERS).is_file() else "")
     tools = Tools.load(Path(source)) if source else fit_tools(cfg, data)
-    check_tools(cfg, data, tools)
+    rmse = check_tools(cfg, data, tools)
     if cfg.data.vqa_share and data.train_questions is None:
         raise UserError(
             "data.vqa_share is above 0, but this data set has no questions; set --data.vqa-share 0"
@@ -288,7 +289,8 @@ def build(cfg: KITrainConfig) -> Experiment:
         vqa_share=cfg.data.vqa_share,
         augment=cfg.augment,
     )
-    return Experiment(cfg, data, tools, task, build_optimizer(task.groups, cfg.optim), mixer, device)
+    optimizer = build_optimizer(task.groups, cfg.optim)
+    return Experiment(cfg, data, tools, task, optimizer, mixer, device, rmse)
 
 
 def proof_rows(exp: Experiment) -> KIBatch:

@@ -132,11 +132,13 @@ def train(cfg: KITrainConfig, argv: Sequence[str] = ()) -> tuple[Run, Outcome]:
 def announce(exp: Experiment, reach: str, run: Run) -> None:
     """Say what will be trained, where the barrier is, and what to expect of the losses."""
     cfg, size = exp.cfg, sum(p.numel() for p in exp.task.model.parameters())
-    keep = cfg.gates()[BARRIER]
+    keep, fast = cfg.gates()[BARRIER], exp.tools.fast
     lines = [
         f"run {run.folder}  device {exp.device}  {size / 1e6:.2f}M trained parameters",
         f"data {exp.data.robot.name}: {len(exp.data.robot.bounds)} episodes, {len(exp.data.train)} training "
-        f"frames, {len(exp.data.train_questions or ())} questions; FAST ids {exp.tools.fast.vocab_size}",
+        f"frames, {len(exp.data.train_questions or ())} questions",
+        f"FAST: {fast.vocab_size} ids, validation chunks come back with an error of {exp.fast_rmse:.3f} "
+        f"(1 is half the range), {fast.clipped} of {fast.encoded} coefficients were clipped",
         f"knowledge insulation {'on' if cfg.setting == 'insulated' else 'OFF'} in the training graph: "
         f"{BARRIER} passes {keep:g} of the action gradient, in every layer",
         "",

@@ -11,45 +11,16 @@ import torch
 from jepa_world_model.core.config import cli_main
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.log import read_metrics
-from jepa_world_model.vla_ki.build import build, make_arm_data
+from jepa_world_model.vla_ki.build import build
 from jepa_world_model.vla_ki.check import check_main
-from jepa_world_model.vla_ki.config import KIDataConfig
 from jepa_world_model.vla_ki.evaluate import eval_main
 from jepa_world_model.vla_ki.prompt import PromptBuilder, PromptConfig
 from jepa_world_model.vla_ki.train import Average, Guard, train_main
-from tests.vla_ki.tiny import VARIANTS, tiny_model
+from tests.vla_ki.tiny import flags, tiny_model, words
 
 for package in ("tokenizers", "pyarrow", "av"):
     pytest.importorskip(package)
 pytestmark = pytest.mark.extra
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with the embedded arm's data, written once."""
-    folder = tmp_path_factory.mktemp("ki")
-    make_arm_data(KIDataConfig(cache=str(folder / "datasets"), episodes=8))
-    return folder
-
-
-def flags(place, **changes) -> list[str]:
-    given = {f"model.{k}": v for k, v in VARIANTS.items()} | {
-        "steps": 4, "batch_size": 4, "flow_samples": 2, "log_every": 1, "eval_rows": 4, "eval_episodes": 2,
-        "eval_every": 0, "checkpoint_every": 2, "sampler_steps": 2, "output_dir": place / "runs",
-        "data.cache": place / "datasets", "data.episodes": 8, "data.questions": 40,
-    }  # fmt: skip
-    given |= changes
-    return words(given)
-
-
-def words(given: dict) -> list[str]:
-    """Settings as flags; a switch stands alone, with `no-` before it where it is off."""
-    out = []
-    for name, value in given.items():
-        switch = isinstance(value, bool)
-        out.append(f"--{'no-' if value is False else ''}{name.replace('_', '-')}")
-        out += [] if switch else [str(value)]
-    return out
 
 
 def metrics(folder) -> dict[int, dict[str, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -48,3 +50,24 @@ def tiny_batch(cfg: KIConfig = CFG, robot: tuple[bool, ...] = (True, True, False
         steps,
         np.array(robot),
     )
+
+
+def flags(place: Path, **changes: object) -> list[str]:
+    """The command line of a training of a few steps, with its data below `place`."""
+    given = {f"model.{k}": v for k, v in VARIANTS.items()} | {
+        "steps": 4, "batch_size": 4, "flow_samples": 2, "log_every": 1, "eval_rows": 4, "eval_episodes": 2,
+        "eval_every": 0, "checkpoint_every": 2, "sampler_steps": 2, "output_dir": place / "runs",
+        "data.cache": place / "datasets", "data.episodes": 8, "data.questions": 40,
+    }  # fmt: skip
+    given |= changes
+    return words(given)
+
+
+def words(given: dict) -> list[str]:
+    """Settings as flags; a switch stands alone, with `no-` before it where it is off."""
+    out = []
+    for name, value in given.items():
+        switch = isinstance(value, bool)
+        out.append(f"--{'no-' if value is False else ''}{name.replace('_', '-')}")
+        out += [] if switch else [str(value)]
+    return out
