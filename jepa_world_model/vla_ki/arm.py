@@ -21,6 +21,7 @@ MAX_STEP = 0.25  # rad a step and joint
 SPEED = 0.10  # rad a step that the expert takes on average
 REACHED = 0.15  # world units between tip and target that count as success
 EPISODE_STEPS = 40
+HOLD_STEPS = 8  # a demonstration shows this many steps at the target: as many as are carried out of a chunk
 MAX_TARGETS = 4
 COLOURS = {
     "red": (255, 0, 0),
@@ -122,17 +123,24 @@ def inverse_kinematics(tip: np.ndarray) -> np.ndarray:
 
 def minimum_jerk(start: np.ndarray, goal: np.ndarray, steps: int = EPISODE_STEPS) -> np.ndarray:
     """Joint paths that start and end at rest, then stay. Shapes: [N,2] twice -> [N,steps+1,2]."""
-    duration = np.clip(np.ceil(np.abs(goal - start).max(-1) / SPEED), 8, 30)  # [N] steps
-    s = np.clip(np.arange(steps + 1)[None] / duration[:, None], 0, 1)[..., None]
+    s = np.clip(np.arange(steps + 1)[None] / durations(start, goal)[:, None], 0, 1)[..., None]
     return start[:, None] + (goal - start)[:, None] * (10 * s**3 - 15 * s**4 + 6 * s**5)
 
 
-def demonstrate(scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
-    """The expert's states [N,T,2] and actions [N,T,2] (joint steps); action t leads from state t to state
-    t+1.
+def durations(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """Steps that the expert takes from joints to joints. Shapes: [N,2] twice -> [N] int."""
+    return np.clip(np.ceil(np.abs(goal - start).max(-1) / SPEED), 8, EPISODE_STEPS - HOLD_STEPS).astype(int)
+
+
+def demonstrate(scenes: Scenes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The expert's states and actions (joint steps), and how many steps of them a demonstration shows.
+
+    Action t leads from state t to state t+1. Shapes: states [N,T,2], actions [N,T,2], lengths [N].
     """
-    path = minimum_jerk(scenes.joints, inverse_kinematics(scenes.goal_position))
-    return path[:, :-1].astype(np.float32), np.diff(path, axis=1).astype(np.float32)
+    goal = inverse_kinematics(scenes.goal_position)
+    path = minimum_jerk(scenes.joints, goal)
+    lengths = durations(scenes.joints, goal) + HOLD_STEPS
+    return path[:, :-1].astype(np.float32), np.diff(path, axis=1).astype(np.float32), lengths
 
 
 def render(scenes: Scenes, chunk: int = 256) -> np.ndarray:

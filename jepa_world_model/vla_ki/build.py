@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -120,24 +119,23 @@ def make_arm_data(cfg: KIDataConfig, seed: int = 0) -> Path:
     rng = Streams(seed).numpy("arm")
     seen = [c for c in arm.NAMES if c not in arm.HELD_OUT]
     scenes = arm.sample_scenes(rng, cfg.episodes, goals=seen)
-    states, actions = arm.demonstrate(scenes)
-    steps = states.shape[1]
-    frames = np.concatenate(
-        [arm.render(dataclasses.replace(scenes, joints=states[:, t])) for t in range(steps)]
+    states, actions, lengths = arm.demonstrate(scenes)
+    shown = np.arange(states.shape[1])[None] < lengths[:, None]  # [E,T]
+    episode = np.repeat(np.arange(cfg.episodes), lengths)
+    each = arm.Scenes(
+        states[shown], *(part[episode] for part in (scenes.targets, scenes.colours, scenes.goal))
     )
-    frames = frames.reshape(steps, cfg.episodes, *frames.shape[1:]).swapaxes(0, 1)
     tasks = tuple(sorted(set(scenes.instructions)))
-    lengths = np.full(cfg.episodes, steps)
     folder.parent.mkdir(parents=True, exist_ok=True)
     data = RobotData(
         name="ki_arm",
         fps=10.0,
         tasks=tasks,
         bounds=np.stack([np.cumsum(lengths) - lengths, lengths], 1),
-        states=states.reshape(-1, 2),
-        actions=actions.reshape(-1, 2),
-        task=np.array([tasks.index(i) for i in scenes.instructions]).repeat(steps),
-        cameras={CAMERA: frames.reshape(-1, *frames.shape[2:])},
+        states=states[shown],
+        actions=actions[shown],
+        task=np.array([tasks.index(i) for i in scenes.instructions])[episode],
+        cameras={CAMERA: arm.render(each)},
     )
     return write_lerobot(folder, data, robot_type="planar_arm")
 

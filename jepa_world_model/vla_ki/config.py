@@ -16,6 +16,21 @@ from jepa_world_model.vla_ki.images import AugmentConfig
 from jepa_world_model.vla_ki.model import PRESETS, KIConfig
 from jepa_world_model.vla_ki.table import setting_gates
 
+# Published checkpoints are trained on with a small, long warmed-up rate; the default is for small models from
+# scratch.
+FULL_SIZE = dict.fromkeys(
+    ("pi05", "pi05_ki", "pi05_droid_ki"),
+    (
+        "--optim.lr",
+        "2.5e-5",
+        "--optim.warmup-steps",
+        "1000",
+        "--precision",
+        "bf16",
+        "--data.fast-vocab",
+        "2048",
+    ),
+)
 ALIASES = {"--knowledge-insulation-lambda": "--ki-fast-loss-weight"}
 
 
@@ -86,7 +101,7 @@ class KITrainConfig:
     model: KIConfig = field(default_factory=KIConfig)
     data: KIDataConfig = field(default_factory=KIDataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, warmup_steps=100))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1.5e-3, warmup_steps=100))
 
     def __post_init__(self) -> None:
         least = {
@@ -161,7 +176,7 @@ def read_config(argv: Sequence[str], *, prog: str, description: str) -> KITrainC
         name = words[at + 1] if at + 1 < len(words) else ""
         if name not in PRESETS:
             raise ConfigError(unknown("preset", name, PRESETS))
-        words = [*_flags_of(PRESETS[name]), *words[:at], *words[at + 2 :]]
+        words = [*_flags_of(PRESETS[name]), *FULL_SIZE.get(name, ()), *words[:at], *words[at + 2 :]]
     if "--resume" in words[:-1] and "--config" not in words:
         words = ["--config", str(Path(words[words.index("--resume") + 1]) / "config.toml"), *words]
     about = f"{description} --preset NAME sets the sizes of a model: {', '.join(PRESETS)}."

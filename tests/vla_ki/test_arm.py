@@ -23,7 +23,7 @@ def test_inverse_kinematics_inverts_forward_kinematics(scenes):
 
 
 def test_the_expert_reaches_the_named_target_from_rest_to_rest(scenes):
-    states, actions = arm.demonstrate(scenes)
+    states, actions, lengths = arm.demonstrate(scenes)
     assert states.shape == actions.shape == (300, arm.EPISODE_STEPS, 2)
     sim = arm.ArmSim(scenes)
     assert not sim.success().any()
@@ -31,6 +31,9 @@ def test_the_expert_reaches_the_named_target_from_rest_to_rest(scenes):
         np.testing.assert_allclose(sim.scenes.joints, states[:, t], atol=1e-5)
         sim.step(actions[:, t])
     assert sim.success().all()
+    for row, length in enumerate(lengths):
+        assert arm.HOLD_STEPS < length <= arm.EPISODE_STEPS
+        assert not np.abs(actions[row, length - arm.HOLD_STEPS :]).max() > 1e-6  # it has arrived, and stays
     assert all(x.all() for x in sim.followed())
     assert np.abs(actions).max() < arm.MAX_STEP
     assert np.abs(actions[:, [0, -1]]).max() < 0.02  # slow at both ends

@@ -75,6 +75,7 @@ def test_a_written_configuration_reads_back_equal(tmp_path):
 def test_presets_are_short_for_sizes_and_later_flags_win():
     cfg = read_config(["--preset", "pi05_droid_ki", "--model.horizon=20"], prog="x", description="")
     assert (cfg.model.vlm, cfg.model.horizon, cfg.model.fast_skip) == ("gemma_2b", 20, 128)
+    assert (cfg.optim.lr, cfg.precision) == (2.5e-5, "bf16")
     assert read_config(["--preset=tiny_ki"], prog="x", description="").model == KIConfig()
     assert not read_config(["--preset", "pi05"], prog="x", description="").model.knowledge_insulation
     with pytest.raises(UserError, match="did you mean 'pi05_ki'"):

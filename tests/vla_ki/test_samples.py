@@ -39,7 +39,7 @@ CFG = KIConfig(horizon=8, vocab_size=600, cameras=2, prompt_length=48, answer_le
 def mixer() -> Mixer:
     rng = np.random.default_rng(0)
     scenes = arm.sample_scenes(rng, 6)
-    states, actions = arm.demonstrate(scenes)
+    states, actions, _ = arm.demonstrate(scenes)
     still = np.full((6, arm.EPISODE_STEPS, 1), 0.7, np.float32)  # an action dimension that never moves
     frames = arm.render(scenes).repeat(arm.EPISODE_STEPS, 0)
     steps = arm.EPISODE_STEPS
