@@ -199,7 +199,8 @@ def _dominant(
         even = f" from {weight:.3g} to {weight * rest / rows[-1][name]:.2g}" if rest > 0 else ""
         text = (
             f"{name} is {parts[-1][name]:.1%} of the gradient on {module}, so {_losses(len(names) - 1)} "
-            f"there hardly counts; if that is not meant, lower --loss-weights.{name}{even} for an even pull"
+            f"there hardly counts; if that is not meant, lower --loss-weights.{name}{even} for an even pull, "
+            "or raise the others"
         )
         return [Advice("dominates", module, (name,), text)]
     return []
