@@ -24,6 +24,7 @@ from jepa_world_model.vla_ki.lerobot import RobotData, read_lerobot, write_lerob
 from jepa_world_model.vla_ki.lora import add_lora, freeze
 from jepa_world_model.vla_ki.model import Vla
 from jepa_world_model.vla_ki.prompt import PromptBuilder, PromptConfig, question_text, task_text
+from jepa_world_model.vla_ki.questions import read_questions, split_questions
 from jepa_world_model.vla_ki.samples import (
     Mixer,
     Normalisers,
@@ -140,10 +141,8 @@ def make_arm_data(cfg: KIDataConfig, seed: int = 0) -> Path:
     return write_lerobot(folder, data, robot_type="planar_arm")
 
 
-def make_questions(count: int, rng: np.random.Generator) -> Questions | None:
+def make_questions(count: int, rng: np.random.Generator) -> Questions:
     """Questions about fresh pictures of the embedded arm, in all colours."""
-    if not count:
-        return None
     scenes = arm.sample_scenes(rng, count)
     return Questions(arm.render(scenes), *arm.ask(rng, scenes))
 
@@ -158,19 +157,24 @@ def open_data(cfg: KITrainConfig) -> Data:
             f"{folder} gives {len(robot.cameras)} cameras ({', '.join(robot.cameras)}), the model has "
             f"{cfg.model.cameras}; set --model.cameras or choose with --data.cameras"
         )
-    if embedded and SIGLIP[cfg.model.vision].image_size != arm.SIZE and cfg.data.vqa_share:
-        raise UserError(f"the embedded questions have pictures of {arm.SIZE} pixels; set --data.vqa-share 0")
     train, val = split_episodes(robot, cfg.data.val_share, Streams(0).numpy("split"))
-    asked = cfg.data.questions if embedded else 0
-    streams = Streams(0)  # the same data for every seed of a run
-    return Data(
-        robot,
-        frames_of(robot, train),
-        frames_of(robot, val),
-        make_questions(asked, streams.numpy("questions")),
-        make_questions(
-            max(round(asked * cfg.data.val_share), 8) if asked else 0, streams.numpy("val-questions")
-        ),
+    return Data(robot, frames_of(robot, train), frames_of(robot, val), *open_questions(cfg))
+
+
+def open_questions(cfg: KITrainConfig) -> tuple[Questions | None, Questions | None]:
+    """Training and validation questions of a folder, or the embedded arm's; the same for every seed."""
+    size, streams = SIGLIP[cfg.model.vision].image_size, Streams(0)
+    if cfg.data.questions_folder:
+        found = read_questions(cfg.data.questions_folder, size)
+        return split_questions(found, cfg.data.val_share, streams.numpy("split-questions"))
+    if cfg.data.folder or not cfg.data.questions:
+        return None, None
+    if size != arm.SIZE and cfg.data.vqa_share:
+        raise UserError(f"the embedded questions have pictures of {arm.SIZE} pixels; set --data.vqa-share 0")
+    held = max(round(cfg.data.questions * cfg.data.val_share), 8)
+    return (
+        make_questions(cfg.data.questions, streams.numpy("questions")),
+        make_questions(held, streams.numpy("val-questions")),
     )
 
 
@@ -271,7 +275,8 @@ def build(cfg: KITrainConfig) -> Experiment:
     rmse = check_tools(cfg, data, tools)
     if cfg.data.vqa_share and data.train_questions is None:
         raise UserError(
-            "data.vqa_share is above 0, but this data set has no questions; set --data.vqa-share 0"
+            "data.vqa_share is above 0, but this data set has no questions; give "
+            "--data.questions-folder or set --data.vqa-share 0"
         )
     task = build_task(cfg, device)
     mixer = Mixer(

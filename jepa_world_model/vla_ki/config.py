@@ -43,6 +43,9 @@ class KIDataConfig:
     cameras: tuple[str, ...] = ()  # of the folder, in this order; empty: all by name
     episodes: int = 400  # of the embedded arm
     questions: int = 8000  # about the embedded arm's pictures, drawn anew (0: none)
+    questions_folder: str = (
+        ""  # a folder with questions.jsonl and its pictures; empty: the embedded arm's own, if used
+    )
     val_share: float = 0.1  # share of episodes, and of questions, that no training step sees
     vqa_share: float = 0.5  # share of question rows in a batch; 0: robot rows only
     fast_vocab: int = 256  # FAST ids; the published tokenizer has 2048

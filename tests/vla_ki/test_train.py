@@ -146,3 +146,17 @@ def test_averaged_weights_are_exchanged_and_come_back():
     assert all(torch.allclose(p, s + 0.25, atol=1e-6) for p, s in zip(model.parameters(), start, strict=True))
     average.swap(model)
     assert all(torch.allclose(p, s + 1) for p, s in zip(model.parameters(), start, strict=True))
+
+
+def test_a_folder_of_ones_own_trains_with_questions_of_ones_own(place, tmp_path):
+    from tests.vla_ki.test_questions import write
+
+    arm_folder = next((place / "datasets").iterdir())
+    write(tmp_path, [{"question": f"what is {i}?", "answer": f"{i}"} for i in range(6)])
+    given = {"data.folder": arm_folder, "data.questions_folder": tmp_path}
+    assert train_main(flags(place, name="own", steps=1, **given)) == 0
+    row = metrics(place / "runs" / "own")[1]
+    assert math.isfinite(row["eval/vqa_open"])
+    assert "eval/success_seen" not in row  # nobody can simulate somebody else's robot
+    with pytest.raises(UserError, match=r"give --data.questions-folder"):
+        train_main(flags(place, name="none", **{"data.folder": arm_folder}))
