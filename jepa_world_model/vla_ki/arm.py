@@ -1,5 +1,4 @@
-"""The embedded task: a planar two-link arm, coloured targets, a scripted expert and questions about the
-picture.
+"""The embedded task: a planar arm, coloured targets, a scripted expert, questions about the picture.
 
 Drawn with numpy: the same pixels on every machine, thousands of frames a second, no graphics driver.
 World coordinates lie in [-1, 1], x to the right, y up; joint angles are in radians.
@@ -172,9 +171,7 @@ def _draw(joints: np.ndarray, targets: np.ndarray, colours: np.ndarray, goal: np
 
 
 def _paint(picture: np.ndarray, inside: np.ndarray, colour: np.ndarray) -> None:
-    """Blend a colour [N,3] in where `inside` [N,H,W] (world units, signed) is positive, with an edge of a
-    pixel.
-    """
+    """Blend a colour [N,3] in where `inside` [N,H,W] (world units, signed) is positive; soft edges."""
     cover = np.clip(inside * (SIZE / 2) + 0.5, 0, 1)
     for channel in range(3):
         plane = picture[:, channel]
@@ -197,9 +194,7 @@ def _to_segment(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @dataclass
 class ArmSim:
-    """N arms at once, for closed-loop evaluation. Gymnasium's vocabulary: reset, step, observation,
-    success.
-    """
+    """N arms at once, for closed-loop evaluation, in Gymnasium's words: reset, step, observation, success."""
 
     scenes: Scenes
 
@@ -231,9 +226,7 @@ class ArmSim:
         return self.distances()[np.arange(len(self.scenes.goal)), self.scenes.goal] < REACHED
 
     def followed(self) -> tuple[np.ndarray, np.ndarray]:
-        """Whether the tip is at any target, and whether the target nearest to it is the named one. [N] bool
-        each.
-        """
+        """Whether the tip is at any target, and whether the nearest one is the named one. [N] bool each."""
         gaps = self.distances()
         return gaps.min(1) < REACHED, gaps.argmin(1) == self.scenes.goal
 

@@ -1,5 +1,4 @@
-"""The comparison that insulation is judged by: stages, arms, seeds, and claims that were stated before the
-run.
+"""The comparison that insulation is judged by: stages, arms, seeds, claims stated before the run.
 
 `python -m jepa_world_model.vla_ki.arms` trains stage 0 (questions), stage 0b (questions and FAST tokens),
 then every arm from 0b with equal steps and batches, and writes `arms.json` and `arms.md`. Finished runs are
@@ -73,9 +72,7 @@ Row = dict[str, float]
 
 
 def run_arms(cfg: ArmsConfig) -> dict[str, dict[int, Row]]:
-    """Every stage and arm of every seed; what each measured at its end, and when it first reached half its
-    goals.
-    """
+    """Every stage and arm of every seed: what each measured at its end, and when it reached its goals."""
     results: dict[str, dict[int, Row]] = {}
     for seed in cfg.seeds:
         asking = replace(cfg.base.data, vqa_share=1.0)

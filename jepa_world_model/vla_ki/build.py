@@ -47,9 +47,7 @@ LARGEST_RMSE = 0.10 * 2.0  # a tenth of the normalised range [-1, 1]
 
 @dataclass(frozen=True)
 class Tools:
-    """What turns data into tokens and numbers; saved beside the checkpoints, since a model means nothing
-    without.
-    """
+    """What turns data into tokens and numbers; saved with a run, since its model means nothing without."""
 
     text: TextTokenizer
     fast: FastTokenizer
@@ -207,9 +205,7 @@ def _unit_chunks(cfg: KITrainConfig, data: Data, frames: np.ndarray, norm: Norma
 
 
 def check_tools(cfg: KITrainConfig, data: Data, tools: Tools) -> float:
-    """The FAST round-trip error on validation chunks. Errors: UserError when it is over a tenth of the
-    range.
-    """
+    """The FAST round-trip error on validation chunks. Errors: more than a tenth of the range."""
     frames = data.val[:: max(len(data.val) // 500, 1)]
     rmse = tools.fast.round_trip_rmse(_unit_chunks(cfg, data, frames, tools.norm))
     if rmse > LARGEST_RMSE:
@@ -245,9 +241,7 @@ def build_task(cfg: KITrainConfig, device: torch.device) -> Task:
 
 
 def start_from(model: Vla, path: Path) -> str:
-    """Weights of another run, or published ones (without an expert where the file has none); what was
-    loaded.
-    """
+    """Weights of another run, or published ones (perhaps without an expert); what was loaded."""
     if (path / "config.toml").is_file():
         newest = latest_checkpoint(path / "checkpoints")
         if newest is None:

@@ -12,9 +12,7 @@ from jepa_world_model.vla_ki.proofs import PROOFS, Kit, ProofError
 
 
 def check_main(argv: Sequence[str]) -> int:
-    """`jepa-wm ki-check [--preset NAME] [--config FILE] [flags]`: 0 when every proof holds, 1 when one does
-    not.
-    """
+    """`jepa-wm ki-check [--preset NAME] [--config FILE] [flags]`: 0 when every proof holds, else 1."""
     cfg = read_config(argv, prog="jepa-wm ki-check", description="Prove the barrier, ten ways.")
     if cfg.freeze_vlm or cfg.lora_rank:
         raise UserError("the proofs compare gradients of the whole VLM; leave out freeze_vlm and lora_rank")

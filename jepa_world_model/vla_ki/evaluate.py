@@ -72,9 +72,7 @@ class Judge:
         return mixer.rows(frames, asked).to(self.task.device)
 
     def losses(self, batch: KIBatch) -> dict[str, float]:
-        """Both losses, whatever the barrier and the weights of the training; and the accuracy of FAST
-        tokens.
-        """
+        """Both losses, whatever barrier and weights the training had, and the accuracy of FAST tokens."""
         weights = {"fast_ce": 1.0, "flow": 1.0, "text_ce": float(not bool(batch.robot.all()))}
         parts = {name: getattr(self.task, name) for name in ("gates", "settings", "autocast")}
         judge = Task(self.task.model, GRAPH, LOSSES, weights=weights, streams=self.streams, **parts)
@@ -113,9 +111,7 @@ class Judge:
         return self.tools.norm.action.restore(made[..., :dim].float().cpu().numpy())
 
     def closed_loop(self) -> dict[str, float]:
-        """Success of simulated arms with seen and held-out colours, and how often the arm goes where it is
-        told.
-        """
+        """Success of simulated arms with seen and held-out colours, and how often they go where told."""
         found = {}
         seen = [c for c in arm.NAMES if c not in arm.HELD_OUT]
         for name, goals, others in (("seen", seen, seen), ("held_out", arm.HELD_OUT, arm.NAMES)):
@@ -179,9 +175,7 @@ def judge_of(exp: Experiment) -> Judge:
 
 
 def load_judge(folder: str | Path, **changes: object) -> tuple[Judge, int]:
-    """The judge of a run's newest checkpoint and the steps it had done. Errors: UserError where there is
-    none.
-    """
+    """The judge of a run's newest checkpoint, and the steps it had done. Errors: there is none."""
     folder = Path(folder)
     if not (folder / "config.toml").is_file():
         raise UserError(f"{folder} is no run: it holds no config.toml; give a folder below runs/")

@@ -35,8 +35,7 @@ class FastTokenizer:
 
     @classmethod
     def fit(cls, chunks: np.ndarray, *, vocab_size: int = 1024, scale: float = 10.0) -> FastTokenizer:
-        """A tokenizer for normalised chunks [N,T,D] of the training split; equal chunks give equal
-        tokenizers.
+        """A tokenizer for normalised chunks [N,T,D] of the training split; equal chunks, equal tokenizer.
 
         Errors: values not finite, a dimension that never moves, a vocabulary smaller than the alphabet.
         """
@@ -71,8 +70,7 @@ class FastTokenizer:
     def decode(
         self, ids: Sequence[Sequence[int]], horizon: int, dim: int, *, mode: str = "strict"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Actions [N,T,D] float32 and ok [N]; mode `pad` turns what is missing or wrong into zero
-        coefficients.
+        """Actions [N,T,D] float32 and ok [N]; mode `pad` makes zero coefficients of what is missing or wrong.
 
         Errors: an unknown id or a wrong number of coefficients in mode `strict`; none in mode `pad`.
         """
@@ -163,9 +161,7 @@ def to_llm_ids(ids: Sequence[int] | np.ndarray, *, vocab_size: int, skip: int) -
 
 
 def from_llm_ids(llm_ids: Sequence[int] | np.ndarray, *, vocab_size: int, skip: int) -> np.ndarray:
-    """The inverse of `to_llm_ids`; text tokens give ids that no FAST tokenizer knows: `decode` reports
-    them.
-    """
+    """The inverse of `to_llm_ids`; text tokens become ids that `decode` reports as unknown."""
     return vocab_size - 1 - skip - np.asarray(llm_ids, dtype=np.int64)
 
 

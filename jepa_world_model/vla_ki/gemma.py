@@ -1,6 +1,4 @@
-"""The Gemma decoder: RMSNorm (plain or modulated by time), rotary positions, gated MLP, attention over a
-given cache.
-"""
+"""The Gemma decoder: RMSNorm (plain or modulated), rotary positions, gated MLP, attention over a cache."""
 
 from __future__ import annotations
 
@@ -70,9 +68,7 @@ class AdaRMSNorm(nn.Module):
         nn.init.zeros_(self.dense.bias)
 
     def forward(self, x: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """Shapes: x [B,S,W], cond [B,K,C] with S a multiple of K (K flow samples side by side) -> [B,S,W],
-        gate.
-        """
+        """Shapes: x [B,S,W], cond [B,K,C], S a multiple of K (K flow samples in a row) -> [B,S,W], gate."""
         modulation = self.dense(cond).float().repeat_interleave(x.shape[1] // cond.shape[1], 1)  # [B,S,3W]
         scale, shift, gate = modulation.chunk(3, -1)
         return (normalise(x) * (1 + scale) + shift).to(x.dtype), gate.to(x.dtype)
@@ -176,9 +172,7 @@ def residual(x: Tensor, y: Tensor, gate: Tensor | None) -> Tensor:
 
 
 class Gemma(nn.Module):
-    """A stack of blocks from embeddings to normalised hidden states, with every layer's own keys and
-    values.
-    """
+    """A stack of blocks: embeddings to normalised hidden states, with each layer's own keys and values."""
 
     def __init__(self, cfg: GemmaConfig, *, cond_dim: int = 0, checkpointing: bool = False) -> None:
         super().__init__()
@@ -215,9 +209,7 @@ class Gemma(nn.Module):
 
 
 def init_linear(module: nn.Module) -> None:
-    """Normal weights with variance 1/inputs and zero biases; for `nn.Module.apply`. Leaves modulations at
-    zero.
-    """
+    """Normal weights of variance 1/inputs, zero biases; modulations stay zero. For `nn.Module.apply`."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
         if module.bias is not None:

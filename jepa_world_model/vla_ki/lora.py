@@ -1,6 +1,4 @@
-"""Low-rank adapters: the frozen weights become buffers, so optimizers never see them and checkpoints still
-do.
-"""
+"""Low-rank adapters: frozen weights become buffers, unseen by optimizers and kept in checkpoints."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 class LoraLinear(nn.Module):
-    """weight x + scale * B A x with `weight` (and bias) as buffers and B zero at the start: the same
-    function.
-    """
+    """weight x + scale * B A x, `weight` and bias as buffers, B zero at the start: the same function."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
@@ -50,8 +46,7 @@ class LoraLinear(nn.Module):
 def add_lora(
     module: nn.Module, *, rank: int = 16, alpha: float = 16.0, targets: Collection[str] = TARGETS
 ) -> list[str]:
-    """Give every named linear layer below `module` an adapter and freeze all the rest of it; the adapted
-    names.
+    """Give the named linear layers below `module` adapters, freeze all the rest of it; the adapted names.
 
     Frozen parameters become buffers of the same name: same values, same checkpoint keys, no optimizer state.
     """
@@ -73,9 +68,7 @@ def add_lora(
 
 
 def freeze(module: nn.Module, *, keep: Collection[str] = ()) -> None:
-    """Turn the parameters below `module` into buffers of the same name, except those whose last name is in
-    `keep`.
-    """
+    """Turn the parameters below `module` into buffers of the same name, except those named in `keep`."""
     for child in module.modules():
         for name, parameter in list(child._parameters.items()):
             if parameter is not None and name not in keep:

@@ -7,8 +7,7 @@ from torch import Tensor
 
 
 def attention_mask(valid: Tensor, ar: Tensor) -> Tensor:
-    """allowed[i, j]: token i may read token j. A token with ar = 1 starts a new block that earlier ones
-    cannot read.
+    """allowed[i, j]: token i may read token j; ar = 1 starts a block that earlier tokens cannot read.
 
     Shapes: valid [B,S] bool, ar [B,S] int or bool -> [B,S,S] bool; padded rows and columns are False.
     Source: allowed[i, j] = (c[j] <= c[i]) and both valid, c = cumsum(ar).
@@ -18,9 +17,7 @@ def attention_mask(valid: Tensor, ar: Tensor) -> Tensor:
 
 
 def positions(valid: Tensor) -> Tensor:
-    """The place of each token among the valid ones. Shapes: valid [B,S] -> [B,S] int64; padding repeats its
-    left.
-    """
+    """The place of each token among the valid ones; padding repeats its left. [B,S] bool -> [B,S] int64."""
     return (valid.long().cumsum(1) - 1).clamp(min=0)
 
 
@@ -36,8 +33,7 @@ def suffix_mask(visible: Tensor, samples: int, horizon: int) -> Tensor:
 
 
 def suffix_positions(visible: Tensor, samples: int, horizon: int) -> Tensor:
-    """Positions of the action tokens: they follow the last visible prefix token, whatever FAST tokens there
-    are.
+    """Positions of the action tokens: right behind the visible prefix, whatever FAST tokens there are.
 
     Shapes: visible [B,P] bool -> [B, samples*horizon] int64.
     """

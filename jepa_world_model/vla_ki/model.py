@@ -1,6 +1,4 @@
-"""The model in two stages: the VLM once, then the action expert once over the keys and values of the
-visible prefix.
-"""
+"""The model in two stages: the VLM once, then the action expert once over the prefix's keys and values."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The model at work: actions by Euler steps over a cache that is filled once, and greedy answers to
-questions.
-"""
+"""The model at work: actions by Euler steps over a cache filled once, and greedy answers to questions."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from jepa_world_model.vla_ki.text import EOS
 
 @torch.no_grad()
 def prefill(model: Vla, cfg: KIConfig, batch: KIBatch) -> tuple[Tensor, KV, Tensor]:
-    """The VLM over images and prompt alone: hidden states, keys and values, and which columns are valid
-    [B,P].
-    """
+    """The VLM over images and prompt alone: hidden states, keys and values, and valid columns [B,P]."""
     width = cfg.prompt_length
     tokens = model.vision(to_float(batch.images))
     return run_prefix(
@@ -44,10 +40,7 @@ def sample_actions(
 
 @torch.no_grad()
 def generate(model: Vla, cfg: KIConfig, batch: KIBatch, *, length: int) -> list[list[int]]:
-    """Greedy answers of at most `length` tokens, each cut before its end mark; whatever answers the batch
-    holds are
-    not read.
-    """
+    """Greedy answers of at most `length` tokens, cut before the end mark; the batch's own are not read."""
     hidden, kv, visible = prefill(model, cfg, batch)
     valid, last = visible, hidden[:, -1]  # the prompt is right-aligned: its last token is the last column
     answers: list[Tensor] = []

@@ -1,6 +1,4 @@
-"""The one prompt builder: what the model reads, what is causal, what is supervised; in training and
-inference alike.
-"""
+"""The one prompt builder, for training and inference alike: what is read, causal, supervised."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class Tokens:
 
 @dataclass
 class PromptBuilder:
-    """Builds token rows; counts what had to be cut. `fast` may be None where no actions are tokenised
-    (inference).
-    """
+    """Builds token rows and counts what had to be cut; without `fast` it cannot tokenise actions."""
 
     text: TextTokenizer
     config: PromptConfig
@@ -83,9 +79,7 @@ class PromptBuilder:
     def robot_rows(
         self, texts: Sequence[str], states: np.ndarray, chunks: np.ndarray | None = None
     ) -> Tokens:
-        """Rows for a robot; in training with normalised action chunks [B,T,D], whose FAST tokens are
-        answers.
-        """
+        """Rows for a robot; in training with normalised chunks [B,T,D], whose FAST tokens are the answers."""
         prompts = [self.instruction(text, state) for text, state in zip(texts, states, strict=True)]
         if chunks is None:
             return self._rows(prompts, [[] for _ in prompts])

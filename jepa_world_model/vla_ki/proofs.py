@@ -24,7 +24,6 @@ from jepa_world_model.vla_ki.policy import prefill
 from jepa_world_model.vla_ki.table import GRAPH, LOSSES, Settings, setting_gates, visible_mask
 
 Autocast = Callable[[], AbstractContextManager]
-bf16: Autocast = lambda: torch.autocast("cpu", torch.bfloat16)
 
 
 class ProofError(AssertionError):
@@ -33,9 +32,7 @@ class ProofError(AssertionError):
 
 @dataclass(frozen=True, kw_only=True)
 class Kit:
-    """What the proofs run on. The weights are jittered: at its zero start, adaRMS alone would hide every
-    leak.
-    """
+    """What the proofs run on; on jittered weights, since adaRMS at its zero start would hide every leak."""
 
     cfg: KIConfig
     model: Vla  # as built or loaded
@@ -96,9 +93,7 @@ def _same(a: list[Tensor | None], b: list[Tensor | None]) -> bool:
 
 
 def flow_stays_in_the_expert(kit: Kit) -> str:
-    """1. Insulated: flow reaches the expert alone, FAST reaches VLM and vision alone; by graph and by
-    gradient.
-    """
+    """1. Flow reaches the expert alone, FAST reaches VLM and vision alone: by graph and by gradient."""
     task = kit.task("insulated")
     found = reach(task.terms(kit.batch), task.groups)
     for name, groups in {"flow": {"expert"}, "fast_ce": {"vlm", "vision"}}.items():
@@ -108,9 +103,7 @@ def flow_stays_in_the_expert(kit: Kit) -> str:
 
 
 def open_barrier_reaches_every_layer(kit: Kit) -> str:
-    """2. Control: with the barrier open, every VLM layer and the vision tower get a non-zero action
-    gradient.
-    """
+    """2. Control: with the barrier open, every VLM layer and the vision tower get an action gradient."""
     task = kit.task("joint")
     terms = task.terms(kit.batch)
     grads = dict(zip(task.groups["vlm"], _grads(terms["flow"], task, "vlm"), strict=True))
@@ -130,10 +123,9 @@ def open_barrier_reaches_every_layer(kit: Kit) -> str:
 
 
 def forward_is_the_same(kit: Kit) -> str:
-    """3. The barrier changes no number of the forward pass, in fp32 and bf16, with and without
-    recomputation.
-    """
-    for autocast in (nullcontext, bf16):
+    """3. The barrier changes no number of the forward pass: fp32, bf16, with and without recomputation."""
+    device = kit.batch.ids.device.type
+    for autocast in (nullcontext, lambda: torch.autocast(device, torch.bfloat16)):
         for recompute in (False, True):
             with _checkpointing(kit.twin, recompute):
                 a, b = (kit.task(s, autocast=autocast).terms(kit.batch) for s in ("insulated", "joint"))
@@ -156,9 +148,7 @@ def _checkpointing(model: Vla, on: bool) -> Iterator[None]:
 
 
 def gradients_are_those_of_the_parts(kit: Kit) -> str:
-    """4. Insulated gradients of the total are, bitwise, those of FAST on the VLM and of flow on the expert
-    alone.
-    """
+    """4. Insulated gradients are, bitwise, those of FAST on the VLM and of flow on the expert alone."""
     shut, open_ = kit.task("insulated", text_ce=0.0), kit.task("joint", text_ce=0.0)
     total, _ = shut.total(shut.terms(kit.batch))
     terms = open_.terms(kit.batch)
@@ -171,10 +161,7 @@ def gradients_are_those_of_the_parts(kit: Kit) -> str:
 
 
 def flow_weight_leaves_the_vlm_alone(kit: Kit) -> str:
-    """5. After optimizer steps the VLM's weights are bitwise the same for flow weights 0, 1 and 100 - with
-    clipping by
-    group; one global clip would couple them.
-    """
+    """5. Steps leave bitwise the same VLM for flow weights 0, 1 and 100; one global clip would not."""
     runs = {weight: _trained(kit, weight, _by_group) for weight in (0.0, 1.0, 100.0)}
     for weight, state in runs.items():
         need(
@@ -274,8 +261,7 @@ def samples_share_one_pass(kit: Kit, tolerance: float = 1e-5) -> str:
 
 
 def text_rows_have_no_flow(kit: Kit) -> str:
-    """9. Rows without actions: flow loss exactly 0, expert gradient exactly 0, and every parameter takes
-    part.
+    """9. Rows without actions have no flow loss and no expert gradient, and every parameter takes part.
 
     So a process whose batch happens to hold no robot rows keeps in step with the others.
     """
@@ -301,9 +287,7 @@ def text_rows_have_no_flow(kit: Kit) -> str:
 
 
 def detached_embeddings_are_no_barrier(kit: Kit) -> str:
-    """10. Control: a barrier on the prefix embeddings, in the place of keys and values, leaks - and proof 1
-    sees it.
-    """
+    """10. Control: a barrier on the prefix embeddings leaks, and proof 1 sees it."""
     model, batch, cfg = kit.twin, kit.batch, kit.cfg
     task = kit.task("insulated")
     real_embed = model.vlm.embed

@@ -1,6 +1,4 @@
-"""From demonstrations and questions to batches: quantiles, action chunks, a mix of rows that depends on the
-step alone.
-"""
+"""From demonstrations and questions to batches: quantiles, action chunks, a mix that depends on the step."""
 
 from __future__ import annotations
 
@@ -124,8 +122,7 @@ class Normalisers:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixer:
-    """Batches of robot rows and questions; batch(step) depends on (seed, name, step) alone, so nothing is
-    saved.
+    """Batches of robot rows and questions; batch(step) depends on (seed, name, step) alone.
 
     A share of 0 or no questions gives robot rows only; the number of rows of each kind is the same in every
     batch.

@@ -1,6 +1,4 @@
-"""Text tokenizers: a SentencePiece file that the user has, or a small BPE trained on the prompts of the
-data set.
-"""
+"""Text tokenizers: the user's SentencePiece file, or a small BPE trained on the data set's prompts."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ class TextTokenizer(Protocol):
 
 
 class PromptBpe:
-    """A byte-level BPE trained on the prompts of one data set: small, without unknown characters, no
-    download.
-    """
+    """A byte-level BPE trained on the prompts of one data set: small, no unknown characters, no download."""
 
     def __init__(self, bpe) -> None:
         self._bpe = bpe

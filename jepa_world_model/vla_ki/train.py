@@ -1,6 +1,4 @@
-"""`jepa-wm ki-train`: prove the barrier, then train with the engine, the logs and the checkpoints of every
-pipeline.
-"""
+"""`jepa-wm ki-train`: prove the barrier, then train with the engine, logs and checkpoints all share."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Published weights into the model: one table of name patterns, and a report of everything that does not
-fit.
-"""
+"""Published weights into the model: one table of name patterns, a report of all that does not fit."""
 
 from __future__ import annotations
 
