@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.vla_ki.extras import require
 
 FIRST_SYMBOL = 0x4E00  # CJK ideographs: no surrogates, no white space, nothing a text normaliser touches
 LAST_SYMBOL = 0xD7FF  # the surrogates begin behind it
@@ -123,7 +124,7 @@ class FastTokenizer:
         """The tokenizer that `to_json` described."""
         if state.get("format") != FORMAT:
             raise UserError(f"not a FAST tokenizer of format {FORMAT}: format is {state.get('format')!r}")
-        bpe = _tokenizers().Tokenizer.from_str(json.dumps(state["bpe"]))
+        bpe = require("tokenizers", "FAST tokens").Tokenizer.from_str(json.dumps(state["bpe"]))
         names = ("scale", "lowest", "highest", "first_symbol")
         return cls(bpe, **{name: state[name] for name in names})
 
@@ -146,7 +147,7 @@ class FastTokenizer:
             raise UserError(
                 f"{folder} is no published FAST processor: missing {', '.join(missing) or 'tokenizer.json'}"
             )
-        bpe = _tokenizers().Tokenizer.from_file(str(folder / "tokenizer.json"))
+        bpe = require("tokenizers", "FAST tokens").Tokenizer.from_file(str(folder / "tokenizer.json"))
         lowest = int(settings["min_token"])
         return cls(bpe, scale=settings["scale"], lowest=lowest, highest=lowest + LAST_SYMBOL, first_symbol=0)
 
@@ -184,7 +185,7 @@ def _strings(symbols: np.ndarray, first_symbol: int) -> list[str]:
 
 
 def _train_bpe(texts: list[str], symbols: int, vocab_size: int):
-    tokenizers = _tokenizers()
+    tokenizers = require("tokenizers", "FAST tokens")
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.decoder = tokenizers.decoders.Fuse()  # without one, decoding would put spaces between tokens
     trainer = tokenizers.trainers.BpeTrainer(
@@ -226,11 +227,3 @@ def _read_json(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
-
-
-def _tokenizers():
-    try:
-        import tokenizers
-    except ImportError:
-        raise UserError("FAST tokens need `tokenizers`: pip install 'jepa-world-model[vla]'") from None
-    return tokenizers

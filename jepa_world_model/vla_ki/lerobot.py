@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.vla_ki.extras import require
 from jepa_world_model.vla_ki.images import resize_with_pad
 
 VERSION = "v3.0"
 STATE, ACTION = "observation.state", "action"
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+TABLES = "LeRobot tables"
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 
@@ -76,7 +78,7 @@ def write_lerobot(folder: str | Path, data: RobotData, *, robot_type: str = "arm
 
 
 def _write_tables(folder: Path, data: RobotData) -> None:
-    pa, parquet = _arrow()
+    pa, parquet = require("pyarrow", TABLES), require("pyarrow.parquet", TABLES)
     starts, lengths = data.bounds.T
     episode = np.repeat(np.arange(len(starts)), lengths)
     frame = np.arange(len(episode)) - np.repeat(starts, lengths)
@@ -179,7 +181,7 @@ def _stats(data: RobotData) -> dict:
 
 
 def _write_video(path: Path, frames: np.ndarray, fps: float) -> None:
-    av = _av()
+    av = require("av", "LeRobot videos")
     from fractions import Fraction
 
     with av.open(str(path), "w") as container:
@@ -251,7 +253,7 @@ def _tasks(folder: Path) -> tuple[str, ...]:
 
 
 def _concat(files: Sequence[Path], folder: Path):
-    pa, parquet = _arrow()
+    pa, parquet = require("pyarrow", TABLES), require("pyarrow.parquet", TABLES)
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"{folder} is not whole: {files[0] if files else 'a parquet folder'} is missing")
     try:
@@ -304,7 +306,7 @@ def _video_frames(folder: Path, info: dict, camera: str, episodes) -> Iterator[n
 
 
 def _decode(path: Path) -> np.ndarray:
-    av = _av()
+    av = require("av", "LeRobot videos")
     if not path.is_file():
         raise UserError(f"the video {path} does not exist")
     try:
@@ -321,20 +323,3 @@ def _image_frames(column) -> Iterator[np.ndarray]:
     for cell in column.to_pylist():
         with Image.open(BytesIO(cell["bytes"])) as picture:
             yield np.asarray(picture.convert("RGB")).transpose(2, 0, 1)[None]
-
-
-def _arrow():
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError("LeRobot folders need `pyarrow`: pip install 'jepa-world-model[vla]'") from None
-    return pyarrow, pyarrow.parquet
-
-
-def _av():
-    try:
-        import av
-    except ImportError:
-        raise UserError("LeRobot videos need `av`: pip install 'jepa-world-model[vla]'") from None
-    return av

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.vla_ki.extras import require
 
 PAD, EOS, BOS, UNK = 0, 1, 2, 3  # the same ids as Gemma's
 FORMAT = "jepa-wm-text-1"
@@ -45,15 +46,15 @@ class PromptBpe:
         """A tokenizer for texts like these; at least 260 ids (4 marks and every byte)."""
         if vocab_size < 260:
             raise UserError(f"a byte-level text vocabulary needs at least 260 ids, got {vocab_size}")
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-        bpe = Tokenizer(models.BPE())
+        tokenizers = require("tokenizers", "prompts")
+        pre_tokenizers, decoders = tokenizers.pre_tokenizers, tokenizers.decoders
+        bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
         bpe.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
         bpe.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
+        trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=2,
             special_tokens=["<pad>", "<eos>", "<bos>", "<unk>"],
@@ -90,10 +91,9 @@ class SentencePieceText:
             raise UserError(
                 f"the SentencePiece file {self.path} does not exist; give the path of a `.model` file"
             )
-        from sentencepiece import SentencePieceProcessor
-
+        sentencepiece = require("sentencepiece", "`.model` files")
         try:
-            self._model = SentencePieceProcessor(model_file=str(self.path))
+            self._model = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
         except (RuntimeError, OSError) as error:
             raise UserError(f"{self.path} is no SentencePiece model: {error}") from None
 
@@ -122,6 +122,5 @@ def load_text_tokenizer(state: dict) -> TextTokenizer:
         raise UserError(f"not a text tokenizer of format {FORMAT}: format is {state.get('format')!r}")
     if state["kind"] == "sentencepiece":
         return SentencePieceText(state["path"])
-    from tokenizers import Tokenizer
-
-    return PromptBpe(Tokenizer.from_str(json.dumps(state["bpe"])))
+    tokenizers = require("tokenizers", "prompts")
+    return PromptBpe(tokenizers.Tokenizer.from_str(json.dumps(state["bpe"])))
