@@ -20,6 +20,28 @@ class Mlp(nn.Module):
         return self.outer(F.silu(self.inner(x)))
 
 
+class SkipMlp(Mlp):
+    """The same beside a linear path that starts as the identity on the features both sides have.
+
+    What is linear in the input is there from the first step, and the hidden layer learns the rest.
+    """
+
+    def __init__(self, inputs: int, hidden: int, out: int) -> None:
+        super().__init__(inputs, hidden, out)
+        self.skip = identity_like(inputs, out)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
+        return self.skip(x) + super().forward(x)
+
+
+def identity_like(inputs: int, out: int) -> nn.Linear:
+    """A trainable linear map without bias that starts as the identity, cut or padded with zeros."""
+    layer = nn.Linear(inputs, out, bias=False)
+    nn.init.eye_(layer.weight)
+    return layer
+
+
 def to_sphere(z: Tensor) -> Tensor:
     """Each row at length sqrt(Dz), its direction kept."""
     return F.normalize(z.float(), dim=-1) * z.shape[-1] ** 0.5
@@ -37,7 +59,7 @@ class SpectralNorm(nn.Module):
 
     torch's own one takes a power-iteration step at every use in training mode, so that the matrix differs
     between the steps of one rollout; this one takes a step only when the matrix itself has changed. A frozen
-    call (constants) and evaluation never take one.
+    call (constants) and evaluation never take one. Measured: a predictor with it takes 1.6 times as long.
     """
 
     def __init__(self, weight: Tensor, start_iterations: int = 15) -> None:
