@@ -8,13 +8,16 @@ from collections.abc import Sequence
 
 from jepa_world_model import __version__
 
-COMMANDS = {  # name -> (module with main(argv), what it does)
+COMMANDS = {  # name -> (module, or module:function, that takes the flags; what it does)
     "train": ("jepa_world_model.commands.train", "train a world model"),
     "collect": ("jepa_world_model.commands.collect", "record episodes of any Gymnasium environment"),
     "gradients": ("jepa_world_model.commands.gradients", "show and prove which loss moves which module"),
     "report": ("jepa_world_model.commands.report", "write the report page of a run again"),
     "diff": ("jepa_world_model.commands.diff", "tell what two runs or configurations differ in"),
     "ablate": ("jepa_world_model.commands.ablate", "compare runs with losses left out or added, or gates turned"),
+    "ki-train": ("jepa_world_model.vla_ki.train:train_main", "train a vision-language-action model, insulated"),
+    "ki-eval": ("jepa_world_model.vla_ki.evaluate:eval_main", "measure such a run: answers, actions, simulator"),
+    "ki-check": ("jepa_world_model.vla_ki.check:check_main", "prove the barrier of a configuration, ten ways"),
     "docs": ("jepa_world_model.commands.docs", "write the generated pages of docs/"),
 }
 
@@ -42,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int | None:
         if argv[0] not in COMMANDS:
             raise UserError(unknown("command", argv[0], COMMANDS))
-        return importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+        module, _, function = COMMANDS[argv[0]][0].partition(":")
+        return getattr(importlib.import_module(module), function or "main")(argv[1:])
 
     return cli_main(run)
 

@@ -166,7 +166,7 @@ class TerminalSink:
 
 def _is_extra(name: str) -> bool:
     """Whether a number comes from a hook rather than from every step."""
-    return name.split("/")[0] not in ("loss", "weighted", "grad_norm", "norm", "time", "optim")
+    return name.split("/")[0] not in ("loss", "weighted", "grad", "grad_norm", "norm", "time", "optim")
 
 
 class WandbSink:

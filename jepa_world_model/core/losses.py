@@ -68,6 +68,9 @@ class Registry(Mapping[str, Loss]):
             raise UserError(unknown("loss", name, self._losses))
         return self._losses[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._losses
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._losses)
 

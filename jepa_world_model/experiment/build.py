@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 
 from jepa_world_model.core.errors import UserError
@@ -19,6 +20,7 @@ from jepa_world_model.data.windows import Windows
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.data import open_dataset
 from jepa_world_model.losses import LOSSES
+from jepa_world_model.models.calibrate import calibrate
 from jepa_world_model.models.world_model import WorldModel
 
 
@@ -71,6 +73,9 @@ def resolve_sizes(cfg: TrainConfig, space: ActionSpace, frame_shape: tuple[int, 
     return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, action_dim=space.dim, action_kind=space.kind))
 
 
+CALIBRATION_FRAMES = 384  # the encoder's readout starts at mean 0, variance 1 over as many training frames
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Everything a run needs, built from one configuration."""
@@ -97,10 +102,20 @@ def build(cfg: TrainConfig) -> Experiment:
     cfg = resolve_sizes(cfg, episodes.space, tuple(episodes.frames.shape[1:]))
     train_ids, held_ids = split_episodes(episodes, cfg.data.val_fraction, cfg.data.seed)
     task = build_task(cfg, device)
+    windows = Windows(episodes, train_ids, frames=cfg.seq_len)
+    if hasattr(task.model, "encoder"):
+        frames = spread(windows, CALIBRATION_FRAMES // cfg.seq_len).to(device).frames.flatten(0, 1)
+        calibrate(task.model.encoder, frames.float() / 255)
     optimizer = build_optimizer(task.groups, cfg.optim, no_decay)
-    loader = Loader(Windows(episodes, train_ids, frames=cfg.seq_len), cfg.batch_size, task.streams, "data")
+    loader = Loader(windows, cfg.batch_size, task.streams, "data")
     held_out = Windows(episodes, held_ids, frames=max(cfg.seq_len, cfg.rollout_horizon + 1))
     return Experiment(cfg, episodes, task, optimizer, loader, held_out, device)
+
+
+def spread(windows: Windows, count: int) -> Batch:
+    """A fixed batch of windows, evenly spread over all there are."""
+    count = max(1, min(count, len(windows)))
+    return windows.batch(np.linspace(0, len(windows) - 1, count).round().astype(np.int64))
 
 
 def no_decay(name: str, parameter: torch.nn.Parameter) -> bool:

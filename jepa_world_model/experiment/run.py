@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from jepa_world_model import __version__
@@ -21,16 +20,15 @@ from jepa_world_model.core.optim import set_lr
 from jepa_world_model.core.proof import ReachTable, prove
 from jepa_world_model.core.run import Run, atomic_write, environment
 from jepa_world_model.core.step import train_step
-from jepa_world_model.data.batch import Batch
 from jepa_world_model.data.episodes import describe
-from jepa_world_model.data.windows import Windows
+from jepa_world_model.diagnostics.records import save_snapshot
 from jepa_world_model.diagnostics.report import write_report
 from jepa_world_model.diagnostics.snapshot import take_snapshot
-from jepa_world_model.experiment.build import Experiment, build
+from jepa_world_model.experiment.build import Experiment, build, spread
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.watch import Watch
 
-PROOF_WINDOWS = 4  # the proof looks at structure; a few windows show it
+PROOF_WINDOWS = 8  # the proof looks at structure; a few windows show it
 
 
 def train(cfg: TrainConfig) -> Path:
@@ -97,11 +95,6 @@ def _announce(run: Run, experiment: Experiment, table: ReachTable) -> None:
         print(f"note: {warning}")
 
 
-def spread(windows: Windows, count: int) -> Batch:
-    """A fixed batch of windows, evenly spread over all there are."""
-    return windows.batch(np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(np.int64))
-
-
 def _fit(run: Run, experiment: Experiment, start: int):
     """The training loop with its hooks and sinks."""
     cfg, task, optimizer = experiment.cfg, experiment.task, experiment.optimizer
@@ -117,7 +110,7 @@ def _fit(run: Run, experiment: Experiment, start: int):
         save_checkpoint(run.checkpoints, done, task.model, optimizer, {"loss_sizes": sizes}, keep=cfg.keep_checkpoints)
 
     def picture(done: int) -> None:
-        np.savez_compressed(run.folder / "snapshot.npz", **take_snapshot(task, held_out))
+        save_snapshot(run.folder, take_snapshot(task, held_out))
 
     watch = Watch(run.folder, task, held_out, experiment.batch, every=cfg.grad_report_every, start=start)
     hooks = [

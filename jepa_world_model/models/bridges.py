@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from jepa_world_model.model_config import ModelConfig
-from jepa_world_model.models.layers import Mlp, to_sphere
+from jepa_world_model.models.layers import Mlp, SkipMlp, to_sphere
 
 
-class HToZ(Mlp):
+class HToZ(SkipMlp):
     """The frame state that a dynamics state stands for: h [...,Dh] -> z [...,Dz]."""
 
     def __init__(self, cfg: ModelConfig) -> None:
@@ -20,7 +20,7 @@ class HToZ(Mlp):
         return to_sphere(z) if self.z_norm else z
 
 
-class ZToH(Mlp):
+class ZToH(SkipMlp):
     """A dynamics state from a single frame: z [...,Dz] -> h [...,Dh]."""
 
     def __init__(self, cfg: ModelConfig) -> None:

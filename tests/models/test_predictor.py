@@ -16,17 +16,24 @@ def inputs(rows: int = 6):
     return tuple(torch.randn(rows, width, generator=generator) for width in (12, 10, 5))
 
 
-def test_an_even_gate_passes_half_of_the_change():
+def test_an_even_gate_goes_half_of_the_way_to_the_frame_and_its_change():
     predictor, (z, h, a) = Predictor(small()), inputs()
     torch.nn.init.zeros_(predictor.outer.weight)
     predictor.outer.bias.data = torch.cat([torch.zeros(10), torch.ones(10)])
-    torch.testing.assert_close(predictor(z, h, a), h + 0.5)
+    torch.testing.assert_close(predictor(z, h, a), h + 0.5 * (predictor.lift(z) + 1 - h))
+
+
+def test_the_frame_enters_as_itself_at_the_start():
+    predictor, (z, _, _) = Predictor(small()), inputs()
+    assert torch.equal(predictor.lift(z), z[:, :10])  # 12 features of z, 10 of h
 
 
 def test_small_changes_survive_bf16():
     predictor, (z, h, a) = Predictor(small()), inputs()
     with torch.no_grad():
+        predictor.lift.weight.zero_()
         predictor.outer.weight.mul_(1e-4)
+        h = h * 1e-3  # the pull towards the frame, here zero, is of the size of h
         predictor.outer.bias.fill_(1e-4)
         with torch.autocast("cpu", torch.bfloat16):
             moved = predictor(z, h, a) - h
@@ -35,11 +42,12 @@ def test_small_changes_survive_bf16():
     torch.testing.assert_close(moved, exact, rtol=0.05, atol=1e-6)
 
 
-def test_a_layer_norm_bounds_the_change_whatever_the_input():
+def test_a_layer_norm_bounds_the_learnt_change_whatever_the_input():
     torch.manual_seed(0)
     predictor, (z, h, a) = Predictor(small()), inputs()
-    near, far = predictor(z, h, a) - h, predictor(1e4 * z, 1e4 * h, a) - 1e4 * h
-    assert far.norm() < 3 * near.norm()
+    torch.nn.init.zeros_(predictor.lift.weight)
+    change = lambda scale: predictor(scale * z, torch.zeros_like(h), a)
+    assert change(1e4).norm() < 3 * change(1.0).norm()
 
 
 def test_a_row_does_not_depend_on_its_neighbours_or_on_leading_dimensions():
