@@ -36,7 +36,9 @@ def parts(task, optimizer, batch, autocast) -> dict[str, Callable[[], object]]:
             task.model.zero_grad(set_to_none=True)
             with autocast():
                 out = function()
-            (out.float() if isinstance(out, torch.Tensor) else sum(t.float().mean() for t in out)).mean().backward()
+            (
+                out.float() if isinstance(out, torch.Tensor) else sum(t.float().mean() for t in out)
+            ).mean().backward()
 
         return run
 
@@ -51,10 +53,19 @@ def parts(task, optimizer, batch, autocast) -> dict[str, Callable[[], object]]:
 
     def dynamics() -> tuple:
         gates = dict.fromkeys(task.gates, 0.0) | {"h->rollout": 1.0}
-        frozen = dataclasses.replace(task.graph, latents=tuple(
-            dataclasses.replace(latent, compute=(lambda at: z), reads=(), trains=()) if latent.name == "z" else latent
-            for latent in task.graph.latents), edges=())
-        return frozen.run(task.context(batch), ["rollout"], {e: gates.get(e, 0.0) for e in frozen.edge_names})["rollout"].h
+        frozen = dataclasses.replace(
+            task.graph,
+            latents=tuple(
+                dataclasses.replace(latent, compute=(lambda at: z), reads=(), trains=())
+                if latent.name == "z"
+                else latent
+                for latent in task.graph.latents
+            ),
+            edges=(),
+        )
+        return frozen.run(
+            task.context(batch), ["rollout"], {e: gates.get(e, 0.0) for e in frozen.edge_names}
+        )["rollout"].h
 
     def update() -> None:
         clip_grad_groups(task.groups, 1.0)
@@ -82,7 +93,9 @@ def peak(dtype: torch.dtype, size: int = 2048, tries: int = 8) -> float:
 
 def main() -> None:
     """Measure and print one JSON line a precision."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
@@ -92,8 +105,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     runs: dict[str, dict[str, Callable]] = {}
     for precision in args.precision:
-        cfg = with_actions(TrainConfig(
-            batch_size=args.batch, seq_len=args.frames, rollout_horizon=min(8, args.frames - 1), precision=precision))
+        cfg = with_actions(
+            TrainConfig(
+                batch_size=args.batch,
+                seq_len=args.frames,
+                rollout_horizon=min(8, args.frames - 1),
+                precision=precision,
+            )
+        )
         task, batch = build_task(cfg), synthetic_batch(cfg, args.batch)
         optimizer = build_optimizer(task.groups, cfg.optim, no_decay)
         step = lambda t=task, o=optimizer, b=batch: train_step(t, o, b, 0, max_grad_norm=1.0)

@@ -14,10 +14,22 @@ COMMANDS = {  # name -> (module, or module:function, that takes the flags; what 
     "gradients": ("jepa_world_model.commands.gradients", "show and prove which loss moves which module"),
     "report": ("jepa_world_model.commands.report", "write the report page of a run again"),
     "diff": ("jepa_world_model.commands.diff", "tell what two runs or configurations differ in"),
-    "ablate": ("jepa_world_model.commands.ablate", "compare runs with losses left out or added, or gates turned"),
-    "ki-train": ("jepa_world_model.vla_ki.train:train_main", "train a vision-language-action model, insulated"),
-    "ki-eval": ("jepa_world_model.vla_ki.evaluate:eval_main", "measure such a run: answers, actions, simulator"),
-    "ki-check": ("jepa_world_model.vla_ki.check:check_main", "prove the barrier of a configuration, ten ways"),
+    "ablate": (
+        "jepa_world_model.commands.ablate",
+        "compare runs with losses left out or added, or gates turned",
+    ),
+    "ki-train": (
+        "jepa_world_model.vla_ki.train:train_main",
+        "train a vision-language-action model, insulated",
+    ),
+    "ki-eval": (
+        "jepa_world_model.vla_ki.evaluate:eval_main",
+        "measure such a run: answers, actions, simulator",
+    ),
+    "ki-check": (
+        "jepa_world_model.vla_ki.check:check_main",
+        "prove the barrier of a configuration, ten ways",
+    ),
     "docs": ("jepa_world_model.commands.docs", "write the generated pages of docs/"),
 }
 
@@ -26,7 +38,9 @@ def usage() -> str:
     """The list of subcommands."""
     width = max(map(len, COMMANDS))
     rows = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(["usage: jepa-wm COMMAND [options]", "", *rows, "", "`jepa-wm COMMAND --help` tells the options."])
+    return "\n".join(
+        ["usage: jepa-wm COMMAND [options]", "", *rows, "", "`jepa-wm COMMAND --help` tells the options."]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

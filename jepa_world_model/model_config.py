@@ -25,7 +25,7 @@ class ModelConfig:
     encoder_schedule: tuple[int, ...] = (32, 64, 64)  # channels after each halving; multiples of 16 run best
     decoder_schedule: tuple[int, ...] = (64, 64, 32)  # channels before each doubling, coarse to fine
     keypoints: int = 64  # positions read off a feature map; 0: z tells them from learned places alone
-    z_dim: int = 128  # Dz; too small blurs what the frame shows
+    z_dim: int = 64  # Dz; too small blurs what the frame shows
     state_dim: int = 128  # Dh; below about 2 * the degrees of freedom nothing can be predicted
     hidden_dim: int = 256  # width of hidden layers of predictor, bridges and heads
     pose_dim: int = 8  # Dp; at least the number of directions one can move in

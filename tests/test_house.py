@@ -16,7 +16,10 @@ FLOORS = {
     "diagnostics": 4, "experiment": 5, "commands": 6, "cli": 6,
 }  # fmt: skip
 CORE_LIBRARIES = {"torch", "numpy", "safetensors"}
-LAZY = {"wandb", "matplotlib", "torchvision", "tyro", "ale_py", "transformers", "tokenizers", "sentencepiece", "pyarrow", "av", "mujoco", "tqdm", "scipy"}  # fmt: skip
+LAZY = {
+    "wandb", "matplotlib", "torchvision", "tyro", "ale_py", "transformers", "tokenizers", "sentencepiece", "pyarrow",
+    "av", "mujoco", "tqdm", "scipy",
+}  # fmt: skip
 
 
 def part(path: Path) -> str:
@@ -43,8 +46,8 @@ def imports(tree: ast.AST, top_level_only: bool = False):
 
 def rooms_imported(path: Path) -> set[str]:
     names = (name.split(".") for name in imports(ast.parse(path.read_text())))
-    return {name[1] for name in names if name[0] == PACKAGE and len(name) > 1 and (ROOT / PACKAGE / name[1]).exists()
-            or name[0] == PACKAGE and len(name) > 1 and (ROOT / PACKAGE / f"{name[1]}.py").exists()}  # fmt: skip
+    return {name[1] for name in names if (name[0] == PACKAGE and len(name) > 1 and (ROOT / PACKAGE / name[1]).exists())
+            or (name[0] == PACKAGE and len(name) > 1 and (ROOT / PACKAGE / f"{name[1]}.py").exists())}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -66,7 +69,9 @@ def test_core_needs_torch_numpy_and_the_standard_library_only(path):
 
     for name in imports(ast.parse(path.read_text()), top_level_only=True):
         top = name.split(".")[0]
-        assert top in CORE_LIBRARIES | {PACKAGE} or top in sys.stdlib_module_names, f"{path.name} imports {name}"
+        assert top in CORE_LIBRARIES | {PACKAGE} or top in sys.stdlib_module_names, (
+            f"{path.name} imports {name}"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -74,7 +79,9 @@ def test_slow_and_optional_libraries_are_imported_where_they_are_used(path):
     assert not {n.split(".")[0] for n in imports(ast.parse(path.read_text()), top_level_only=True)} & LAZY
 
 
-@pytest.mark.parametrize("path", [*FILES, ROOT / "jepa_world_model_trainer.py"], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [*FILES, ROOT / "jepa_world_model_trainer.py"], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_sizes_and_docstrings(path):
     text = path.read_text()
     limit = 120 if path.name == "jepa_world_model_trainer.py" else 400
@@ -82,7 +89,11 @@ def test_sizes_and_docstrings(path):
     tree = ast.parse(text)
     assert ast.get_docstring(tree) is not None, f"{path} has no docstring"
     nested = {
-        child for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for child in ast.walk(node) if child is not node
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        for child in ast.walk(node)
+        if child is not node
     }
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -94,7 +105,9 @@ def test_sizes_and_docstrings(path):
             assert not public or overrides or ast.get_docstring(node), f"{path}: {node.name} has no docstring"
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if part(f).startswith(("losses", "latent"))], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if part(f).startswith(("losses", "latent"))], ids=lambda p: p.name
+)
 def test_losses_and_latents_stop_gradients_through_the_barrier_only(path):
     text = path.read_text()
     assert not re.search(r"\.detach\(|no_grad|stop_gradient|\.item\(\)|\.cpu\(\)|requires_grad", text)
@@ -106,5 +119,9 @@ def test_no_print_outside_sinks_and_commands():
     for path in FILES:
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         printing = any(isinstance(n.func, ast.Name) and n.func.id == "print" for n in calls)
-        allowed = part(path) in ("cli", "vla_ki", "diagnostics") or path.name in ("log.py", "config.py", "engine.py")
+        allowed = part(path) in ("cli", "vla_ki", "diagnostics") or path.name in (
+            "log.py",
+            "config.py",
+            "engine.py",
+        )
         assert not printing or allowed or floor(part(path)) >= 5, f"{path} prints"

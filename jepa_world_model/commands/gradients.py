@@ -76,12 +76,19 @@ def synthetic_batch(cfg: TrainConfig, windows: int = 3) -> Batch:
 def gate_settings(cfg: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
     """Every named gate open and closed, alone and together, for each way to start h."""
     everything = LossWeights(**dict.fromkeys(LOSSES, 1.0))
-    for h_init, shut in itertools.product(("z_to_h", "zero"), itertools.product((True, False), repeat=len(NAMED_GATES))):
+    for h_init, shut in itertools.product(
+        ("z_to_h", "zero"), itertools.product((True, False), repeat=len(NAMED_GATES))
+    ):
         named = dict(zip(NAMED_GATES, shut, strict=True))
         title = ", ".join(f"{name}={value}" for name, value in named.items()) + f", h_init={h_init}"
-        model = {name: named.pop(name) for name in list(named) if hasattr(cfg.model, name)} | {"h_init": h_init}
-        yield title, dataclasses.replace(
-            cfg, loss_weights=everything, model=dataclasses.replace(cfg.model, **model), gates={}, **named
+        model = {name: named.pop(name) for name in list(named) if hasattr(cfg.model, name)} | {
+            "h_init": h_init
+        }
+        yield (
+            title,
+            dataclasses.replace(
+                cfg, loss_weights=everything, model=dataclasses.replace(cfg.model, **model), gates={}, **named
+            ),
         )
 
 
@@ -101,7 +108,10 @@ def prove_all_gates(cfg: TrainConfig) -> tuple[dict[str, list[str]], int]:
         task = build_task(flipped)
         twin = task.with_model(jittered(task.model, task.streams.torch("proof")))
         measured = reach(twin.terms(synthetic_batch(flipped)), twin.groups, numeric=False)
-        rows = [difference(name, "structural", groups, measured[name].structural) for name, groups in task.derived().items()]
+        rows = [
+            difference(name, "structural", groups, measured[name].structural)
+            for name, groups in task.derived().items()
+        ]
         faults[f"{edge} {'opened' if keep == 0 else 'cut'}"] = [line for row in rows for line in row]
         pairs += len(measured)
     return faults, pairs
@@ -114,7 +124,9 @@ def _print_all_gates(cfg: TrainConfig, form: str) -> int:
     if form == "json":
         print(json.dumps({"settings": len(faults), "pairs": pairs, "faults": bad}, indent=1))
     else:
-        print(f"{pairs} pairs of loss and gate setting in {len(faults)} settings, {time.monotonic() - start:.1f} s")
+        print(
+            f"{pairs} pairs of loss and gate setting in {len(faults)} settings, {time.monotonic() - start:.1f} s"
+        )
         for title, lines in faults.items():
             print(f"{'FAIL' if lines else 'ok  '}  {title}")
             for line in lines:

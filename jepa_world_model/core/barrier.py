@@ -35,7 +35,9 @@ def map_tree(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: map_tree(function, item) for key, item in tree.items()}
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        fields = {f.name: map_tree(function, getattr(tree, f.name)) for f in dataclasses.fields(tree) if f.init}
+        fields = {
+            f.name: map_tree(function, getattr(tree, f.name)) for f in dataclasses.fields(tree) if f.init
+        }
         return dataclasses.replace(tree, **fields)
     raise TypeError(
         f"a barrier cannot look inside a {type(tree).__name__}; pass tensors, tuples, lists, dicts or dataclasses"
@@ -103,8 +105,12 @@ def frozen(module: nn.Module) -> Callable[..., Any]:
 class Reach:
     """What one loss reaches, measured two ways."""
 
-    structural: frozenset[str]  # groups with a leaf in the autograd graph: immune to weights that happen to be zero
-    numeric: dict[str, float | None]  # gradient norm a group; None: no path, 0.0: a path that carries exactly nothing
+    structural: frozenset[
+        str
+    ]  # groups with a leaf in the autograd graph: immune to weights that happen to be zero
+    numeric: dict[
+        str, float | None
+    ]  # gradient norm a group; None: no path, 0.0: a path that carries exactly nothing
     untouched: dict[str, tuple[str, ...]]  # parameters without a path, in groups that have one
     strangers: tuple[tuple[int, ...], ...]  # shapes of the leaves that want a gradient but are in no group
 

@@ -28,7 +28,9 @@ class Latent:
     reads: tuple[str, ...] = ()
     trains: tuple[str, ...] = ()
     shape: str = ""
-    fp32: bool = True  # cast the result to fp32 under autocast; off for large caches that are read in low precision
+    fp32: bool = (
+        True  # cast the result to fp32 under autocast; off for large caches that are read in low precision
+    )
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 class _Modules:
     """The declared modules, by attribute; `wrap` decides how they are called."""
 
-    def __init__(self, owner: str, model: nn.Module, allowed: tuple[str, ...], word: str, wrap: Callable | None):
+    def __init__(
+        self, owner: str, model: nn.Module, allowed: tuple[str, ...], word: str, wrap: Callable | None
+    ):
         self._parts = (owner, model, allowed, word, wrap)
 
     def __getattr__(self, name: str) -> Any:
@@ -106,7 +110,9 @@ class Context:
 class Scope:
     """What the compute function of a latent sees: `scope.z` through its edge, `scope.model.encoder`, `scope.batch`."""
 
-    def __init__(self, latent: Latent, states: Mapping[str, Any], gates: Mapping[str, float], context: Context):
+    def __init__(
+        self, latent: Latent, states: Mapping[str, Any], gates: Mapping[str, float], context: Context
+    ):
         self._parts = (latent, states, gates)
         self.batch, self.settings, self.generator = context.batch, context.settings, context.generator
         self.model = _Modules(f"the latent {latent.name!r}", context.model, latent.trains, "trains", None)
@@ -123,7 +129,9 @@ class Scope:
 class View:
     """What a loss sees: `view.h` live if its contract moves h, `view.fixed.h` constant if it fixes h; nothing else."""
 
-    def __init__(self, loss: str, contract: Contract, states: Mapping[str, Any], context: Context, options: Any = None):
+    def __init__(
+        self, loss: str, contract: Contract, states: Mapping[str, Any], context: Context, options: Any = None
+    ):
         owner = f"the loss {loss!r}"
         self._parts = (owner, contract, states)
         self.batch, self.settings, self.options = context.batch, context.settings, options
@@ -158,7 +166,9 @@ class Graph:
                 raise ContractError(f"the latent {latent.name!r} is declared twice")
             for read in latent.reads:
                 if read not in self.table:
-                    raise ContractError(f"the latent {latent.name!r} reads: {unknown('earlier latent', read, self.table)}")
+                    raise ContractError(
+                        f"the latent {latent.name!r} reads: {unknown('earlier latent', read, self.table)}"
+                    )
             self.table[latent.name] = latent
         names = self.edge_names
         for edge in self.edges:
@@ -253,4 +263,6 @@ def _bind(latent: Latent, value: Any, sizes: dict[str, int]) -> None:
         good = good and size == bound - (int(offset) if minus else 0)
     if not good:
         got = shape if shape is not None else type(value).__name__
-        raise ContractError(f"the latent {latent.name!r} declares the shape [{latent.shape}] with {sizes}, but is {got}")
+        raise ContractError(
+            f"the latent {latent.name!r} declares the shape [{latent.shape}] with {sizes}, but is {got}"
+        )

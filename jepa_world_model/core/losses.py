@@ -45,7 +45,13 @@ class Registry(Mapping[str, Loss]):
         self._losses: dict[str, Loss] = {}
 
     def __call__(
-        self, name: str, *, family: str, options: type | None = None, trivial: str = "", **contract: tuple[str, ...]
+        self,
+        name: str,
+        *,
+        family: str,
+        options: type | None = None,
+        trivial: str = "",
+        **contract: tuple[str, ...],
     ) -> Callable[[Callable[[View], Tensor]], Callable[[View], Tensor]]:
         """Register the decorated function under `name`; `contract` holds moves, fixed, heads, frozen."""
 
@@ -57,7 +63,9 @@ class Registry(Mapping[str, Loss]):
                     raise ContractError(f"the loss {name!r} declares {key}={value!r}; write a tuple of names")
             loss = Loss(name, family, Contract(**contract), function, options, trivial)
             if not loss.claim:
-                raise ContractError(f"the loss {name!r} needs a docstring: its first line is its claim in every table")
+                raise ContractError(
+                    f"the loss {name!r} needs a docstring: its first line is its claim in every table"
+                )
             self._losses[name] = loss
             return function
 
@@ -85,12 +93,17 @@ class Registry(Mapping[str, Loss]):
                     raise ContractError(f"the loss {loss.name!r}: {unknown('latent', latent, graph.table)}")
 
     def active(self, weights: Mapping[str, float | Callable]) -> tuple[Loss, ...]:
-        """The losses with a weight above 0, in the order of `weights`. Errors: UserError for an unknown name, a negative or non-finite weight."""
+        """The losses with a weight above 0, in the order of `weights`.
+
+        Errors: UserError for an unknown name, a negative or non-finite weight.
+        """
         for name, weight in weights.items():
             if name not in self._losses:
                 raise UserError(f"loss_weights: {unknown('loss', name, self._losses)}")
             if isinstance(weight, bool) or not math.isfinite(weight) or weight < 0:
-                raise UserError(f"loss_weights.{name} must be a finite number, 0 (off) or above, got {weight}")
+                raise UserError(
+                    f"loss_weights.{name} must be a finite number, 0 (off) or above, got {weight}"
+                )
         return tuple(self._losses[name] for name, weight in weights.items() if weight > 0)
 
     def options_type(self, name: str) -> type:
@@ -121,7 +134,7 @@ SCHEDULES = ("constant", "ramp", "cosine")
 
 @dataclass(frozen=True)
 class Schedule:
-    """The share of a loss's weight over the steps: `begin` until `start`, 1 from `end` on, and between them as `kind` says."""
+    """The share of a loss's weight over the steps: `begin` until `start`, 1 from `end` on, between them by `kind`."""
 
     kind: str = "constant"
     start: int = 0
@@ -133,7 +146,9 @@ class Schedule:
         """From "constant", "ramp:START:END" or "cosine:START:END", with an optional ":BEGIN" share. Errors: UserError."""
         kind, *numbers = text.split(":")
         try:
-            if kind not in SCHEDULES or len(numbers) != (0 if kind == "constant" else max(2, min(3, len(numbers)))):
+            if kind not in SCHEDULES or len(numbers) != (
+                0 if kind == "constant" else max(2, min(3, len(numbers)))
+            ):
                 raise ValueError
             made = cls(kind, *(int(n) for n in numbers[:2]), *(float(n) for n in numbers[2:]))
             if not (0 <= made.start <= made.end and math.isfinite(made.begin) and made.begin >= 0):
@@ -156,7 +171,7 @@ class Schedule:
 
 
 class Sizes:
-    """A running mean of each loss's own size, on the device: weights divided by it make losses of unlike scale comparable."""
+    """A running mean of each loss's own size, on the device: divided by it, losses of unlike scale weigh alike."""
 
     def __init__(self, count: int, decay: float = 0.99) -> None:
         self.mean, self.seen, self.decay = torch.zeros(count), torch.zeros(()), decay

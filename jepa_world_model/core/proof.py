@@ -34,26 +34,34 @@ class ReachTable:
             found += difference(name, "structural", derived, got.structural)
             found += difference(name, "numeric", derived, got.moved)
             if not derived:
-                found.append(f"the loss {name!r} has weight {self.weights[name]:g} but moves nothing under these gates")
+                found.append(
+                    f"the loss {name!r} has weight {self.weights[name]:g} but moves nothing under these gates"
+                )
             for shape in got.strangers:
                 found.append(
                     f"the loss {name!r} moves a tensor of shape {list(shape)} that is in no parameter group: "
                     "no optimizer and no checkpoint would hold it"
                 )
             if self.values[name] == 0.0:
-                found.append(f"the loss {name!r} is exactly 0 on random weights: it compares something with itself")
+                found.append(
+                    f"the loss {name!r} is exactly 0 on random weights: it compares something with itself"
+                )
         return found
 
     def warnings(self) -> list[str]:
         """One sentence for what is allowed but probably not meant."""
         moved = frozenset().union(*(r.structural for r in self.measured.values()))
         found = [
-            f"{group} is used but no active loss moves it: it stays at its random start" for group in self.groups if group not in moved
+            f"{group} is used but no active loss moves it: it stays at its random start"
+            for group in self.groups
+            if group not in moved
         ]
         for group in self.groups:
             rows = [set(r.untouched.get(group, ())) for r in self.measured.values() if group in r.structural]
             if rows and (idle := set.intersection(*rows)):
-                found.append(f"{len(idle)} tensors of {group} get no gradient from any loss: {', '.join(sorted(idle)[:3])}")
+                found.append(
+                    f"{len(idle)} tensors of {group} get no gradient from any loss: {', '.join(sorted(idle)[:3])}"
+                )
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -79,7 +87,10 @@ class ReachTable:
         """A table with losses as rows and parameter groups as columns; x: moved, as declared and as measured."""
         closed = [f"`{name}` {keep:g}" for name, keep in self.gates.items() if keep < 1]
         lines = [f"Gates that are not open: {', '.join(closed) or 'none'}.", ""]
-        lines += ["| loss | weight | " + " | ".join(self.groups) + " |", "|---|---|" + "---|" * len(self.groups)]
+        lines += [
+            "| loss | weight | " + " | ".join(self.groups) + " |",
+            "|---|---|" + "---|" * len(self.groups),
+        ]
         for name, derived in self.derived.items():
             marks = (self._mark(name, group, group in derived) for group in self.groups)
             lines.append(f"| {name} | {self.weights[name]:g} | " + " | ".join(marks) + " |")
@@ -92,7 +103,9 @@ class ReachTable:
         numbers = " ".join(f"{number:>2}" for number in range(1, len(self.groups) + 1))
         rows = [f"{'':<{width}}  weight  {numbers}"]
         for name, derived in self.derived.items():
-            marks = " ".join(f"{self._mark(name, group, group in derived) or '.':>2}" for group in self.groups)
+            marks = " ".join(
+                f"{self._mark(name, group, group in derived) or '.':>2}" for group in self.groups
+            )
             rows.append(f"{name:<{width}}  {self.weights[name]:>6g}  {marks}")
         closed = [f"{name} {keep:g}" for name, keep in self.gates.items() if keep < 1]
         return "\n".join(
@@ -144,7 +157,9 @@ def prove(task: Task, batch: Any, optimizer: torch.optim.Optimizer | None = None
     if optimizer is not None:
         faults += audit(task.model, task.groups, optimizer)
     if faults:
-        raise ContractError("the gradient routing is not what was declared; not training.\n  " + "\n  ".join(faults))
+        raise ContractError(
+            "the gradient routing is not what was declared; not training.\n  " + "\n  ".join(faults)
+        )
     return table
 
 
@@ -162,7 +177,9 @@ def audit(
     for name, parameter in model.named_parameters():
         count = held.get(id(parameter), 0)
         if count != 1:
-            faults.append(f"the parameter {name!r} is in {'no' if count == 0 else count} optimizer groups, must be in one")
+            faults.append(
+                f"the parameter {name!r} is in {'no' if count == 0 else count} optimizer groups, must be in one"
+            )
         if id(parameter) not in named:
             faults.append(f"the parameter {name!r} is in no parameter group")
         if parameter.numel() and parameter.data_ptr() not in saved:

@@ -27,7 +27,9 @@ def parameter_groups(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     for name, parameter in model.named_parameters():
         group = name.partition(".")[0]
         if group not in groups:
-            raise UserError(f"the parameter {name!r} belongs to no group; every parameter must live in a child module")
+            raise UserError(
+                f"the parameter {name!r} belongs to no group; every parameter must live in a child module"
+            )
         groups[group][name] = parameter
     return groups
 
@@ -64,9 +66,13 @@ class Task:
         self.streams, self.autocast = streams or Streams(0), autocast
         self.losses = registry.active(self.weights)
         if not self.losses:
-            raise UserError("every loss weight is 0: nothing would train; set at least one of --loss-weights.* above 0")
+            raise UserError(
+                "every loss weight is 0: nothing would train; set at least one of --loss-weights.* above 0"
+            )
         self.groups = parameter_groups(model)
-        self.wanted = tuple(dict.fromkeys(n for x in self.losses for n in x.contract.moves + x.contract.fixed))
+        self.wanted = tuple(
+            dict.fromkeys(n for x in self.losses for n in x.contract.moves + x.contract.fixed)
+        )
         self.schedules = dict(schedules or {})
         for name in self.schedules:
             registry[name]  # an unknown name is an error here, not a schedule without effect
@@ -80,12 +86,17 @@ class Task:
 
     def with_model(self, model: nn.Module) -> Task:
         """The same task on another model of the same shape."""
-        parts = {key: getattr(self, key) for key in ("weights", "gates", "settings", "options", "streams", "autocast", "schedules")}
+        parts = {
+            key: getattr(self, key)
+            for key in ("weights", "gates", "settings", "options", "streams", "autocast", "schedules")
+        }
         return Task(model, self.graph, self.registry, **parts)
 
     def context(self, batch: Any, step: int = 0) -> Context:
         """What latents and losses of one step may read besides latents."""
-        return Context(self.model, batch, self.settings, partial(self.streams.torch, step=step, device=self.device))
+        return Context(
+            self.model, batch, self.settings, partial(self.streams.torch, step=step, device=self.device)
+        )
 
     def states(self, batch: Any, names: Collection[str], step: int = 0) -> dict[str, Any]:
         """The named latents and all they need, under this task's gates."""

@@ -37,6 +37,16 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_precision(name: str, device: torch.device) -> str:
+    """The precision of a name; "auto" is bf16 where the machine multiplies it natively, fp32 elsewhere."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
+    return "bf16" if device.type == "cpu" and any(ask() for ask in native if ask) else "fp32"
+
+
 def build_task(cfg: TrainConfig, device: torch.device | str = "cpu") -> Task:
     """Model and task of a configuration whose sizes are resolved; weights from `cfg.seed`."""
     weights = dataclasses.asdict(cfg.loss_weights)
@@ -70,7 +80,9 @@ def resolve_sizes(cfg: TrainConfig, space: ActionSpace, frame_shape: tuple[int, 
         raise UserError(
             f"model.action_kind is {cfg.model.action_kind!r}, but the data have {space.kind} actions; leave it empty"
         )
-    return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, action_dim=space.dim, action_kind=space.kind))
+    return dataclasses.replace(
+        cfg, model=dataclasses.replace(cfg.model, action_dim=space.dim, action_kind=space.kind)
+    )
 
 
 CALIBRATION_FRAMES = 384  # the encoder's readout starts at mean 0, variance 1 over as many training frames
@@ -99,6 +111,7 @@ def build(cfg: TrainConfig) -> Experiment:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     episodes = open_dataset(cfg.data)
+    cfg = dataclasses.replace(cfg, precision=resolve_precision(cfg.precision, device))
     cfg = resolve_sizes(cfg, episodes.space, tuple(episodes.frames.shape[1:]))
     train_ids, held_ids = split_episodes(episodes, cfg.data.val_fraction, cfg.data.seed)
     task = build_task(cfg, device)

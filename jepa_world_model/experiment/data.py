@@ -20,10 +20,14 @@ from jepa_world_model.envs import GENERATORS
 class DataConfig:
     """The episodes, and how they are split."""
 
-    source: str = "gridworld"  # a built-in world ("gridworld", "two_rooms"), or a folder: collected, or traj_*/states
+    source: str = (
+        "gridworld"  # a built-in world ("gridworld", "two_rooms"), or a folder: collected, or traj_*/states
+    )
     episodes: int = 400  # of a built-in world
     length: int = 60  # frames an episode of a built-in world
-    options: dict[str, str] = field(default_factory=dict)  # of a built-in world: pattern, layout, cells, random_wall, ...
+    options: dict[str, str] = field(
+        default_factory=dict
+    )  # of a built-in world: pattern, layout, cells, random_wall, ...
     seed: int = 0  # of the built-in world and of the split; the same data whatever the training seed
     val_fraction: float = 0.1  # share of episodes held out
     cache_dir: str = "datasets"  # where built-in worlds and decoded trajectories are kept
@@ -31,7 +35,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.episodes < 2 or self.length < 3:
-            raise ValueError(f"data.episodes must be 2 and data.length 3 or above, got {self.episodes} and {self.length}")
+            raise ValueError(
+                f"data.episodes must be 2 and data.length 3 or above, got {self.episodes} and {self.length}"
+            )
         if not 0 < self.val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie in (0, 1), got {self.val_fraction}")
 

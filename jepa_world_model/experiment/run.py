@@ -74,19 +74,32 @@ def _announce(run: Run, experiment: Experiment, table: ReachTable) -> None:
     """Write down and print what is about to run: data, model, and the reach table."""
     cfg, task = experiment.cfg, experiment.task
     graph = {
-        "latents": [{"name": x.name, "reads": list(x.reads), "trains": list(x.trains)} for x in task.graph.closure(task.wanted)],
+        "latents": [
+            {"name": x.name, "reads": list(x.reads), "trains": list(x.trains)}
+            for x in task.graph.closure(task.wanted)
+        ],
         "gates": table.gates,
     }
-    changes = {key: value for key, value in diff_from_defaults(cfg).items() if key not in ("name", "output_dir", "resume")}
+    changes = {
+        key: value
+        for key, value in diff_from_defaults(cfg).items()
+        if key not in ("name", "output_dir", "resume")
+    }
     for name, content in (("reach.json", table.to_json()), ("graph.json", graph), ("changes.json", changes)):
         atomic_write(run.folder / name, json.dumps(content, indent=1, default=str) + "\n")
     atomic_write(run.folder / "reach.md", table.to_markdown())
     about = environment(sys.argv) | {"dataset": experiment.episodes.name}
     parameters = {group: sum(p.numel() for p in members.values()) for group, members in task.groups.items()}
-    atomic_write(run.environment, json.dumps(about | {"parameters": parameters}, indent=2, default=str) + "\n")
+    atomic_write(
+        run.environment, json.dumps(about | {"parameters": parameters}, indent=2, default=str) + "\n"
+    )
     git = about["git"] or {}
-    print(f"jepa-world-model {__version__}, commit {git.get('commit', 'unknown')}{' (changed)' if git.get('dirty') else ''}")
-    print(f"config: {run.config}   device: {experiment.device}, {torch.get_num_threads()} threads, {cfg.precision}")
+    print(
+        f"jepa-world-model {__version__}, commit {git.get('commit', 'unknown')}{' (changed)' if git.get('dirty') else ''}"
+    )
+    print(
+        f"config: {run.config}   device: {experiment.device}, {torch.get_num_threads()} threads, {cfg.precision}"
+    )
     print(describe(experiment.episodes))
     print(f"parameters: {sum(parameters.values()):,}   windows: {len(experiment.loader.windows):,} to train, "
           f"{len(experiment.held_out):,} held out\n")  # fmt: skip
@@ -102,12 +115,16 @@ def _fit(run: Run, experiment: Experiment, start: int):
 
     def step(index: int) -> dict[str, torch.Tensor | float]:
         lr = set_lr(optimizer, cfg.optim, index, cfg.steps)
-        values = train_step(task, optimizer, experiment.batch(index), index, max_grad_norm=cfg.optim.max_grad_norm)
+        values = train_step(
+            task, optimizer, experiment.batch(index), index, max_grad_norm=cfg.optim.max_grad_norm
+        )
         return values | {"lr": lr}
 
     def save(done: int) -> None:
         sizes = {} if task.sizes is None else {k: v.tolist() for k, v in task.sizes.state_dict().items()}
-        save_checkpoint(run.checkpoints, done, task.model, optimizer, {"loss_sizes": sizes}, keep=cfg.keep_checkpoints)
+        save_checkpoint(
+            run.checkpoints, done, task.model, optimizer, {"loss_sizes": sizes}, keep=cfg.keep_checkpoints
+        )
 
     def picture(done: int) -> None:
         save_snapshot(run.folder, take_snapshot(task, held_out))
@@ -121,7 +138,9 @@ def _fit(run: Run, experiment: Experiment, start: int):
     ]
     sinks: list[Sink] = [JsonlSink(run.metrics), TerminalSink(cfg.steps, start=start)]
     if cfg.wandb.mode != "disabled":
-        sinks.append(WandbSink(run.folder, mode=cfg.wandb.mode, project=cfg.wandb.project, settings=_plain(cfg)))
+        sinks.append(
+            WandbSink(run.folder, mode=cfg.wandb.mode, project=cfg.wandb.project, settings=_plain(cfg))
+        )
     with closing(sinks):
         outcome = fit(
             step, model=task.model, steps=cfg.steps, start=start, streams=task.streams, hooks=hooks, sinks=sinks,

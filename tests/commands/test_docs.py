@@ -20,7 +20,9 @@ def pages():
 
 @pytest.mark.parametrize("name", ["losses.md", "configuration.md", "gradients.md", "latent_graph.svg"])
 def test_the_page_is_up_to_date(pages, name):
-    assert (DOCS / name).read_text(encoding="utf-8") == pages[name], f"docs/{name} is stale; run `jepa-wm docs`"
+    assert (DOCS / name).read_text(encoding="utf-8") == pages[name], (
+        f"docs/{name} is stale; run `jepa-wm docs`"
+    )
 
 
 def test_every_setting_has_its_meaning(pages):

@@ -87,7 +87,9 @@ def test_a_latent_that_hides_a_barrier_makes_the_proof_fail(capsys, monkeypatch)
     def planted(settings):
         graph = real(settings)
         latents = [
-            Latent(x.name, lambda at: stop(graph.table["h"].compute(at)), x.reads, x.trains, x.shape) if x.name == "h" else x
+            Latent(x.name, lambda at: stop(graph.table["h"].compute(at)), x.reads, x.trains, x.shape)
+            if x.name == "h"
+            else x
             for x in graph.latents
         ]
         return Graph(tuple(latents), graph.edges)

@@ -48,7 +48,9 @@ def test_a_schedule_passes_through_its_points(text, shares):
     assert {step: pytest.approx(schedule.share(step)) for step in shares} == shares
 
 
-@pytest.mark.parametrize("text", ["", "ramp", "ramp:5", "ramp:20:10", "cosine:a:b", "linear:0:1", "ramp:0:1:-1", "ramp:0:1:2:3"])
+@pytest.mark.parametrize(
+    "text", ["", "ramp", "ramp:5", "ramp:20:10", "cosine:a:b", "linear:0:1", "ramp:0:1:-1", "ramp:0:1:2:3"]
+)
 def test_a_schedule_that_cannot_be_read_says_how_to_write_one(text):
     with pytest.raises(UserError, match="ramp:START:END"):
         Schedule.parse(text, "loss_schedules.jepa")
@@ -78,7 +80,9 @@ def test_normalised_losses_have_size_one_from_the_first_step_and_skip_what_is_no
 
 def test_normalisation_weighs_unlike_losses_alike():
     graph = toy_graph()
-    task = Task(Model(), graph, TOY, weights={"backbone": 1.0, "reader": 1.0}, gates=graph.gates(), normalize=True)
+    task = Task(
+        Model(), graph, TOY, weights={"backbone": 1.0, "reader": 1.0}, gates=graph.gates(), normalize=True
+    )
     _, weighted = task.total(task.terms(toy_batch()))
     assert torch.allclose(weighted, torch.ones(2))
 

@@ -55,7 +55,10 @@ def test_a_loss_compared_with_itself_is_refused():
 def test_a_hidden_detach_in_a_latent_is_refused():
     graph = Graph((Latent("features", lambda at: stop(at.model.body(at.batch)), trains=("body",)),))
     with pytest.raises(ContractError, match="declares that it moves body, but no gradient arrives"):
-        prove(alone(registry_with("backbone", TOY["backbone"].function, moves=("features",)), graph), toy_batch())
+        prove(
+            alone(registry_with("backbone", TOY["backbone"].function, moves=("features",)), graph),
+            toy_batch(),
+        )
 
 
 def test_a_head_used_only_behind_a_stop_is_refused():
@@ -73,7 +76,7 @@ def test_an_undeclared_read_is_refused():
         """Features are small."""
         return view.features.square().mean() + view.fixed.reading.mean()
 
-    with pytest.raises(ContractError, match="undeclared.*'reading'"):
+    with pytest.raises(ContractError, match=r"undeclared.*'reading'"):
         prove(alone(registry_with("undeclared", undeclared, moves=("features",))), toy_batch())
 
 
@@ -153,7 +156,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_closed_barrier_protects_bitwise_whatever_the_other_weight_and_an_open_one_does_not():
-    start = {name: p for name, p in Model().body.named_parameters()}
+    start = dict(Model().body.named_parameters())
     closed = [trained(0.0, weight) for weight in (0.0, 1.0, 100.0)]
     assert not same(start, closed[0])
     assert same(closed[0], closed[1])

@@ -28,7 +28,13 @@ def toy_graph() -> Graph:
     return Graph(
         (
             Latent("features", lambda at: at.model.body(at.batch).tanh(), trains=("body",), shape="B D"),
-            Latent("reading", lambda at: at.model.head(at.features), reads=("features",), trains=("head",), shape="B 1"),
+            Latent(
+                "reading",
+                lambda at: at.model.head(at.features),
+                reads=("features",),
+                trains=("head",),
+                shape="B 1",
+            ),
         )
     )
 
@@ -45,7 +51,13 @@ class Model(nn.Module):
             self.add_module(name, part)
 
 
-def toy_task(keep: float = 0.0, reader_weight: float = 1.0, registry: Registry = TOY, graph: Graph | None = None, **weights):
+def toy_task(
+    keep: float = 0.0,
+    reader_weight: float = 1.0,
+    registry: Registry = TOY,
+    graph: Graph | None = None,
+    **weights,
+):
     graph = graph or toy_graph()
     weights = {"backbone": 1.0, "reader": reader_weight} | weights
     return Task(Model(), graph, registry, weights=weights, gates=graph.gates({"features->reading": keep}))
