@@ -12,7 +12,7 @@ from jepa_world_model.core.checkpoint import latest_checkpoint, read_extra
 from jepa_world_model.core.config import flatten, from_toml, load_config
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.graph import unknown
-from jepa_world_model.experiment.build import resolve_sizes
+from jepa_world_model.experiment.build import resolve_device, resolve_precision, resolve_sizes
 from jepa_world_model.experiment.compare import routing, settings_difference
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.data import open_dataset
@@ -155,7 +155,11 @@ def check_trials(trials: Sequence[Trial]) -> None:
         config = trial.folder / "config.toml"
         if not config.is_file():
             continue
-        if differing := settings_difference(from_toml(TrainConfig, config), trial.cfg):
+        precision = resolve_precision(trial.cfg.precision, resolve_device(trial.cfg.device))
+        asked = dataclasses.replace(
+            trial.cfg, precision=precision
+        )  # a run's own file holds what "auto" became
+        if differing := settings_difference(from_toml(TrainConfig, config), asked):
             listing = ", ".join(f"{path} {was} there, {now} now" for path, (was, now) in differing.items())
             raise UserError(
                 f"{trial.folder} is a run with other settings ({listing[:300]}); choose another --out"

@@ -42,7 +42,7 @@ def world_model_optim() -> OptimConfig:
 class TrainConfig:
     """A run of the world-model trainer. A TOML file and flags bear the same names."""
 
-    steps: int = 1500  # optimizer steps
+    steps: int = 1200  # optimizer steps
     seed: int = 0  # weights, data order, every draw
     device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda", "cuda:1"
     output_dir: str = "runs"  # where run folders are made
@@ -54,12 +54,12 @@ class TrainConfig:
     precision: str = "auto"  # "fp32", "bf16" (autocast of the latents; losses stay in fp32), or what this machine is fast at
     threads: int = 0  # CPU threads; 0: torch's own choice
     log_every: int = 10  # steps between records
-    eval_every: int = 300  # steps between evaluations on held-out episodes; 0: at the end only
+    eval_every: int = 400  # steps between evaluations on held-out episodes; 0: at the end only
     eval_windows: int = 64  # held-out windows an evaluation
     grad_report_every: int = (
         0  # steps between reports of each loss's gradient on each module; 0: off; costs ~2 steps
     )
-    checkpoint_every: int = 300  # steps between checkpoints; 0: at the end only
+    checkpoint_every: int = 400  # steps between checkpoints; 0: at the end only
     keep_checkpoints: int = 2  # the newest ones stay
     report: bool = True  # write report.html at the end
     detach_z_from_h_and_p: bool = True  # cut every edge from z into h, rollouts and whatever feeds h and p

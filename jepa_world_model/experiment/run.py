@@ -112,6 +112,7 @@ def _fit(run: Run, experiment: Experiment, start: int):
     """The training loop with its hooks and sinks."""
     cfg, task, optimizer = experiment.cfg, experiment.task, experiment.optimizer
     held_out = spread(experiment.held_out, cfg.eval_windows).to(experiment.device)
+    seen = spread(experiment.loader.windows, 2 * cfg.eval_windows).to(experiment.device)
 
     def step(index: int) -> dict[str, torch.Tensor | float]:
         lr = set_lr(optimizer, cfg.optim, index, cfg.steps)
@@ -129,7 +130,9 @@ def _fit(run: Run, experiment: Experiment, start: int):
     def picture(done: int) -> None:
         save_snapshot(run.folder, take_snapshot(task, held_out))
 
-    watch = Watch(run.folder, task, held_out, experiment.batch, every=cfg.grad_report_every, start=start)
+    watch = Watch(
+        run.folder, task, held_out, experiment.batch, seen=seen, every=cfg.grad_report_every, start=start
+    )
     hooks = [
         Hook(name="evaluate", every=cfg.eval_every, call=watch.evaluate, at_end=True),
         *watch.hooks,

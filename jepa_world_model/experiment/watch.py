@@ -18,6 +18,7 @@ from jepa_world_model.diagnostics.evaluate import evaluate
 class Watch:
     """The evaluations and gradient reports of a run, with the advice that follows from them.
 
+    held_out: windows that are measured; seen: training windows on which the linear probes are fitted.
     every: steps between gradient reports, 0 for none. start: the step that the run goes on from.
     """
 
@@ -28,10 +29,11 @@ class Watch:
         held_out: Batch,
         batch_of: Callable[[int], Batch],
         *,
+        seen: Batch,
         every: int,
         start: int = 0,
     ) -> None:
-        self.folder, self.task, self.held_out = folder, task, held_out
+        self.folder, self.task, self.held_out, self.seen = folder, task, held_out, seen
         self.guard = CollapseGuard.measured(task, held_out)
         self.collapses: list[Advice] = []
         self.log = GradientLog(folder / "gradients.jsonl", start)
@@ -39,7 +41,7 @@ class Watch:
 
     def evaluate(self, step: int) -> dict[str, float]:
         """The metrics on the held-out windows; a state that has collapsed is told at once."""
-        values = evaluate(self.task, self.held_out)
+        values = evaluate(self.task, self.held_out, self.seen)
         for found in self.guard.check(values):
             self.collapses.append(found)
             print(f"warning: step {step}: {found.text}", file=sys.stderr, flush=True)
