@@ -42,7 +42,7 @@ def world_model_optim() -> OptimConfig:
 class TrainConfig:
     """A run of the world-model trainer. A TOML file and flags bear the same names."""
 
-    steps: int = 1200  # optimizer steps
+    steps: int = 1400  # optimizer steps
     seed: int = 0  # weights, data order, every draw
     device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda", "cuda:1"
     output_dir: str = "runs"  # where run folders are made

@@ -17,7 +17,8 @@ TINY = [
     "--model.image-size", "16", "--model.encoder-schedule", "8", "8", "--model.decoder-schedule", "8", "8",
     "--model.z-dim", "8", "--model.state-dim", "8", "--model.hidden-dim", "16", "--model.keypoints", "4",
     "--model.pose-dim", "2", "--seq-len", "6", "--rollout-horizon", "4", "--batch-size", "4", "--log-every", "1",
-    "--data.options", "size", "16", "cells", "5", "layout", "open", "--data.episodes", "12", "--data.length", "14", "--eval-windows", "6",
+    "--data.options", "size", "16", "cells", "5", "layout", "open",
+    "--data.episodes", "12", "--data.length", "14", "--eval-windows", "6",
     "--precision", "fp32", "--threads", "1",
 ]  # fmt: skip
 
