@@ -27,7 +27,7 @@ class ModelConfig:
     keypoints: int = 64  # positions read off a feature map; 0: z tells them from learned places alone
     z_dim: int = 64  # Dz; too small blurs what the frame shows
     state_dim: int = 128  # Dh; below about 2 * the degrees of freedom nothing can be predicted
-    hidden_dim: int = 256  # width of hidden layers of predictor, bridges and heads
+    hidden_dim: int = 512  # width of hidden layers of predictor, bridges and heads
     pose_dim: int = 8  # Dp; at least the number of directions one can move in
     action_dim: int = 0  # A, width of an encoded action; 0: taken from the data
     action_kind: str = ""  # "discrete", "multi_binary" or "continuous"; "": from the data, else discrete

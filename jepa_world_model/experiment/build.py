@@ -21,7 +21,7 @@ from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.data import open_dataset
 from jepa_world_model.losses import LOSSES
 from jepa_world_model.models.calibrate import calibrate
-from jepa_world_model.models.world_model import WorldModel
+from jepa_world_model.models.world_model import BUILDERS, WorldModel
 
 
 def resolve_device(name: str) -> torch.device:
@@ -119,7 +119,9 @@ def build(cfg: TrainConfig) -> Experiment:
     if hasattr(task.model, "encoder"):
         frames = spread(windows, CALIBRATION_FRAMES // cfg.seq_len).to(device).frames.flatten(0, 1)
         calibrate(task.model.encoder, frames.float() / 255)
-    optimizer = build_optimizer(task.groups, cfg.optim, no_decay)
+    # A rate may be set for any group there could be; a misspelt one is still refused.
+    rates = {name: rate for name, rate in cfg.optim.lr_scale.items() if name in task.groups or name not in BUILDERS}
+    optimizer = build_optimizer(task.groups, dataclasses.replace(cfg.optim, lr_scale=rates), no_decay)
     loader = Loader(windows, cfg.batch_size, task.streams, "data")
     held_out = Windows(episodes, held_ids, frames=max(cfg.seq_len, cfg.rollout_horizon + 1))
     return Experiment(cfg, episodes, task, optimizer, loader, held_out, device)
