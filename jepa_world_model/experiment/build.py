@@ -120,7 +120,9 @@ def build(cfg: TrainConfig) -> Experiment:
         frames = spread(windows, CALIBRATION_FRAMES // cfg.seq_len).to(device).frames.flatten(0, 1)
         calibrate(task.model.encoder, frames.float() / 255)
     # A rate may be set for any group there could be; a misspelt one is still refused.
-    rates = {name: rate for name, rate in cfg.optim.lr_scale.items() if name in task.groups or name not in BUILDERS}
+    rates = {
+        name: rate for name, rate in cfg.optim.lr_scale.items() if name in task.groups or name not in BUILDERS
+    }
     optimizer = build_optimizer(task.groups, dataclasses.replace(cfg.optim, lr_scale=rates), no_decay)
     loader = Loader(windows, cfg.batch_size, task.streams, "data")
     held_out = Windows(episodes, held_ids, frames=max(cfg.seq_len, cfg.rollout_horizon + 1))
