@@ -1,4 +1,4 @@
-"""How hard each loss pulls each module, and which losses pull against each other: measured, and as tables."""
+"""How hard each loss pulls each module, and which pull against each other, as tables of what `core` measured."""
 
 from __future__ import annotations
 
@@ -6,44 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from jepa_world_model.core.task import Task
 from jepa_world_model.diagnostics.page import escape, number
-
-
-def gradient_row(task: Task, batch: Any, step: int = 0) -> dict[str, Any]:
-    """One row of gradients.jsonl: what every weighted loss does to every parameter group, on one batch.
-
-    `norms`: group to loss to the norm of its weighted gradient; a loss that does not reach it is absent.
-    `cosines`: group to "a|b" to the cosine between two gradients. Changes no `.grad`; one backward a loss.
-    """
-    terms = task.terms(batch, step)
-    members = {name: list(group.values()) for name, group in task.groups.items() if group}
-    flat: dict[str, dict[str, Tensor]] = {name: {} for name in members}
-    for loss, term in terms.items():
-        if not term.requires_grad:
-            continue
-        everything = [p for group in members.values() for p in group]
-        grads = iter(torch.autograd.grad(term, everything, retain_graph=True, allow_unused=True))
-        for name, group in members.items():
-            mine = [(next(grads), p) for p in group]
-            if any(g is not None for g, _ in mine):
-                parts = [torch.zeros_like(p) if g is None else g for g, p in mine]
-                flat[name][loss] = task.weights[loss] * torch.cat([part.flatten().float() for part in parts])
-    norms, cosines = {}, {}
-    for name, rows in flat.items():
-        if not rows:
-            continue
-        matrix = torch.stack(list(rows.values()))  # [losses, parameters]
-        lengths = matrix.norm(dim=1)
-        overlap = (matrix @ matrix.T / (lengths[:, None] * lengths).clamp(min=1e-30)).tolist()
-        norms[name] = dict(zip(rows, lengths.tolist(), strict=True))
-        cosines[name] = {
-            f"{a}|{b}": overlap[i][j] for i, a in enumerate(rows) for j, b in enumerate(rows) if i < j
-        }
-    return {"step": step, "norms": norms, "cosines": cosines}
 
 
 def norm_table(row: Mapping[str, Any]) -> str:

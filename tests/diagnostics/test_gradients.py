@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from jepa_world_model.core.gradient_report import gradient_report
 from jepa_world_model.core.graph import Graph, Latent
 from jepa_world_model.core.losses import Registry
 from jepa_world_model.core.task import Task
-from jepa_world_model.diagnostics.gradients import cosine_table, gradient_row, gradient_tables
+from jepa_world_model.diagnostics.gradients import cosine_table, gradient_tables
 
 
 def pulling_task() -> Task:
@@ -33,7 +34,7 @@ def pulling_task() -> Task:
 
 def test_norms_are_weighted_and_cosines_tell_directions():
     task = pulling_task()
-    row = gradient_row(task, None, step=7)
+    row = gradient_report(task, None, step=7)
     assert row["step"] == 7
     assert row["norms"]["part"] == pytest.approx({"along": 1.0, "against": 1.0, "across": 6.0})
     assert row["cosines"]["part"] == pytest.approx(
@@ -43,7 +44,7 @@ def test_norms_are_weighted_and_cosines_tell_directions():
 
 
 def test_tables_show_every_pair():
-    row = gradient_row(pulling_task(), None)
+    row = gradient_report(pulling_task(), None)
     text = gradient_tables(row)
     assert "-1.00" in text
     assert "var(--bad)" in text

@@ -110,7 +110,8 @@ def test_parts_that_see_actions_need_their_width(name):
 
 
 def test_parts_without_actions_need_no_width():
-    WorldModel(small(action_dim=0), WITHOUT_ACTIONS)
+    model = WorldModel(small(action_dim=0), WITHOUT_ACTIONS)
+    assert {name for name, _ in model.named_children()} == set(WITHOUT_ACTIONS)
 
 
 def test_no_part_couples_the_rows_of_a_batch():
