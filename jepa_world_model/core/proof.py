@@ -44,7 +44,8 @@ class ReachTable:
                 )
             if self.values[name] == 0.0:
                 found.append(
-                    f"the loss {name!r} is exactly 0 on random weights: it compares something with itself"
+                    f"the loss {name!r} is exactly 0 on random weights: it compares something with itself, "
+                    "or a margin hides it"
                 )
         return found
 

@@ -37,6 +37,7 @@ class Record:
     broken: dict[str, int]  # names to the number of values that were not finite
     snapshot: dict[str, np.ndarray]
     gradients: list[dict[str, Any]]  # rows of gradients.jsonl
+    advice: list[str]  # sentences of advice.json
 
     @property
     def last_step(self) -> int:
@@ -80,6 +81,7 @@ def read_run(folder: Path) -> Record:
         broken=broken,
         snapshot=load_snapshot(folder),
         gradients=_gradient_rows(folder / "gradients.jsonl"),
+        advice=[one["text"] for one in _json(folder / "advice.json").get("advice", [])],
     )
 
 

@@ -21,8 +21,8 @@ from jepa_world_model.diagnostics.scorecard import HEADLINES, METRICS, RIVALS, M
 def write_report(run_folder: str | Path) -> Path:
     """Write report.html from what lies in the run folder, whole or not at all, and return its path.
 
-    Reads config.toml, changes.json, environment.json, reach.json, graph.json, metrics.jsonl, snapshot.npz and
-    gradients.jsonl; a section whose input is missing says so. Errors: UserError for a folder or file that
+    Reads config.toml, changes.json, environment.json, reach.json, graph.json, metrics.jsonl, snapshot.npz,
+    gradients.jsonl and advice.json; a section whose input is missing says so. Errors: UserError for a folder or file that
     cannot be read.
     """
     record = read_run(Path(run_folder))
@@ -39,7 +39,7 @@ def write_report(run_folder: str | Path) -> Path:
 
 def _summary(record: Record) -> Section:
     tiles = "".join(_tile(record, metric) for metric in _headlines(record))
-    faults = "".join(f'<p class="warn">{escape(words)}</p>' for words in _troubles(record))
+    faults = "".join(f'<p class="warn">{escape(words)}</p>' for words in [*_troubles(record), *record.advice])
     return Section(
         "summary", "", "", f'<p class="lead">{_sentence(record)}</p>{faults}<div class="tiles">{tiles}</div>'
     )
@@ -174,9 +174,9 @@ def _evaluation(record: Record) -> Section:
             bar = metric.bar if metric else None
             cards.append(charts.line_chart(metric.title if metric else name, [curve], value=number(value),
                                            sub=words, bar=bar))  # fmt: skip
-        meaning = escape(metric.meaning) if metric else ""
+        meaning, barred = (escape(metric.meaning), metric.met(value) is not None) if metric else ("", False)
         rows.append(
-            (f'<span class="mono">{escape(name)}</span>', number(value), words if metric else "", meaning)
+            (f'<span class="mono">{escape(name)}</span>', number(value), words if barred else "", meaning)
         )
     look = (
         "Dashed: the bar, which is what the trivial answer named beside it scores. A model that "

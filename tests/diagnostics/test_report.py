@@ -199,3 +199,10 @@ def test_figures_take_the_colour_of_the_page():
     assert "currentColor" in words
     assert figures.INK not in words
     assert words == figures.svg(figures.projection(snapshot_arrays()), "projection")
+
+
+def test_the_advice_of_a_run_stands_on_its_first_screen(tmp_path):
+    run = write_run(tmp_path / "advised", steps=20)
+    told = "jepa is 99% of the gradient on predictor; lower --loss-weights.jepa"
+    (run / "advice.json").write_text(json.dumps({"advice": [{"kind": "dominates", "text": told}]}))
+    assert told in write_report(run).read_text().partition("<h2")[0]
