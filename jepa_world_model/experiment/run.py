@@ -26,6 +26,7 @@ from jepa_world_model.diagnostics.report import write_report
 from jepa_world_model.diagnostics.snapshot import take_snapshot
 from jepa_world_model.experiment.build import Experiment, build, spread
 from jepa_world_model.experiment.config import TrainConfig
+from jepa_world_model.experiment.load import ACTIONS
 from jepa_world_model.experiment.watch import Watch
 
 PROOF_WINDOWS = 8  # the proof looks at structure; a few windows show it
@@ -85,7 +86,10 @@ def _announce(run: Run, experiment: Experiment, table: ReachTable) -> None:
         for key, value in diff_from_defaults(cfg).items()
         if key not in ("name", "output_dir", "resume")
     }
-    for name, content in (("reach.json", table.to_json()), ("graph.json", graph), ("changes.json", changes)):
+    space = experiment.episodes.space.to_json()
+    for name, content in (
+        ("reach.json", table.to_json()), ("graph.json", graph), ("changes.json", changes), (ACTIONS, space),
+    ):  # fmt: skip
         atomic_write(run.folder / name, json.dumps(content, indent=1, default=str) + "\n")
     atomic_write(run.folder / "reach.md", table.to_markdown())
     about = environment(sys.argv) | {"dataset": experiment.episodes.name}

@@ -1,0 +1,126 @@
+"""A run read back: the same model, the same states, one sentence for what cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint
+from jepa_world_model.core.config import from_toml
+from jepa_world_model.core.errors import UserError
+from jepa_world_model.experiment import TrainConfig, build, load
+from jepa_world_model.experiment.load import ACTIONS
+from tests.experiment.test_run import run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A run of four steps with a checkpoint after two."""
+    place = tmp_path_factory.mktemp("load")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        flags = ["--steps", "4", "--name", "a", "--checkpoint-every", "2", "--no-report"]
+        assert run(*flags, "--data.cache-dir", str(place / "datasets")) == 0
+    return place / "runs" / "a"
+
+
+@pytest.fixture(scope="module")
+def experiment(folder):
+    """The same run as the trainer builds it, with the trained weights."""
+    built = build(from_toml(TrainConfig, folder / "config.toml"))
+    load_checkpoint(latest_checkpoint(folder / "checkpoints"), built.task.model)
+    built.task.model.eval()
+    return built
+
+
+def raw_windows(experiment) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and raw actions of two windows."""
+    batch = experiment.held_out.batch(np.arange(2))
+    return batch.frames.numpy(), experiment.episodes.space.decode(batch.actions.numpy())
+
+
+def test_the_states_of_a_loaded_run_are_those_of_the_trained_model(folder, experiment):
+    frames, actions = raw_windows(experiment)
+    loaded = load(folder, device="cpu")
+    with torch.no_grad():
+        expected = experiment.task.states(experiment.held_out.batch(np.arange(2)), ["z", "h", "p"])
+    found = loaded.states(frames, actions)
+    assert all(torch.equal(found[name], expected[name]) for name in ("z", "h", "p"))
+    assert loaded.step == 4
+    assert loaded.space == experiment.episodes.space
+
+
+def test_encode_takes_one_window_or_many_with_channels_first_or_last(folder, experiment):
+    frames, _ = raw_windows(experiment)
+    loaded = load(folder, device="cpu")
+    z = loaded.encode(frames)  # [2,T,Dz]
+    assert torch.allclose(loaded.encode(frames[0]), z[0], atol=1e-6)  # kernels differ with the batch size
+    assert torch.equal(loaded.encode(np.moveaxis(frames, -3, -1)), z)
+    assert torch.allclose(loaded.encode(frames[0, :1]), z[0, :1], atol=1e-6)
+    assert not torch.allclose(z[0], z[1])
+
+
+def test_loading_leaves_the_callers_random_numbers_and_gives_fixed_parameters(folder):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    loaded = load(folder, device="cpu")
+    assert torch.equal(torch.rand(2), expected)
+    assert not any(p.requires_grad for p in loaded.task.model.parameters())
+    assert not loaded.task.model.training
+
+
+def test_an_earlier_checkpoint_is_loaded_by_name_or_path(folder):
+    named, at = (
+        load(folder, device="cpu", checkpoint=c)
+        for c in ("step-00000002", folder / "checkpoints/step-00000002")
+    )
+    assert named.step == at.step == 2
+    newest = load(folder, device="cpu")
+    assert not torch.equal(*(run.task.model.predictor.inner.weight for run in (named, newest)))
+
+
+def test_a_run_without_its_action_space_takes_it_from_the_data(folder):
+    space, text = load(folder, device="cpu").space, (folder / ACTIONS).read_text()
+    (folder / ACTIONS).unlink()
+    try:
+        assert load(folder, device="cpu").space == space
+        (folder / ACTIONS).write_text("{")
+        with pytest.raises(UserError, match=r"actions\.json is damaged"):
+            load(folder)
+    finally:
+        (folder / ACTIONS).write_text(text)
+
+
+def test_what_cannot_be_is_one_sentence(folder, experiment, tmp_path):
+    frames, actions = raw_windows(experiment)
+    loaded = load(folder, device="cpu")
+    with pytest.raises(UserError, match="is no run"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="is no checkpoint"):
+        load(folder, checkpoint="step-00000009")
+    with pytest.raises(UserError, match=r"float32 .* takes uint8"):
+        loaded.encode(frames.astype(np.float32))
+    with pytest.raises(UserError, match="3x16x16"):
+        loaded.encode(frames[..., :8])
+    with pytest.raises(UserError, match="T frames have T-1 actions"):
+        loaded.states(frames, actions[:, 1:])
+    with pytest.raises(UserError, match="whole numbers from 0 to"):
+        loaded.states(frames, actions + 100)
+    bare = dataclasses.replace(loaded, task=without(loaded.task, "p_action_delta_projector"))
+    with pytest.raises(UserError, match="this run has no p: its losses needed no p_action_delta_projector"):
+        bare.states(frames, actions)
+
+
+def without(task, group):
+    """The task as it is when no loss needs a group."""
+    import copy
+
+    twin = copy.copy(task)
+    twin.model = copy.deepcopy(task.model)
+    delattr(twin.model, group)
+    return twin
