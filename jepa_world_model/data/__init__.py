@@ -4,7 +4,8 @@
 
 `batch.py` defines `ActionSpace` and `Batch`; `episodes.py` the in-memory view of a data set; `store.py` the
 memory-mapped format; `windows.py` cuts windows inside episodes; `loader.py` shuffles them by step
-number; `sources/` reads other formats; `collect.py` fills a store from an environment or a generator.
+number; `sources/` reads other formats; `frames.py` makes frames square; `collect.py` fills a store from an
+environment or a generator.
 
 Nothing here knows a model or an environment by name; images are decoded when a store is written, never while
 training.

@@ -10,10 +10,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from PIL import Image
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.data.batch import ActionSpace
+from jepa_world_model.data.frames import check_fit, fit_frame
 from jepa_world_model.data.store import StoreWriter, write_arrays
 
 Policy = Callable[
@@ -32,6 +32,9 @@ class CollectConfig:
     max_length: int = 500  # frames after which an episode is cut, though the environment goes on
     seed: int = 0  # of the environment's first reset and of the policy
     size: int = 64  # px, square that frames are resized to; 0 keeps their size
+    fit: str = (
+        "letterbox"  # how a frame that is not square becomes one: "letterbox" (bars), "crop" or "squeeze"
+    )
     repeat_action_prob: float = (
         0.0  # chance that the random policy repeats its last action; near 1 hardly turns
     )
@@ -46,6 +49,7 @@ class CollectConfig:
             raise UserError("an episode of 1 frame holds no action; use max_length and frames of 2 or more")
         if self.size < 0 or self.seed < 0:
             raise UserError(f"size is {self.size} and seed is {self.seed}; both must be 0 or more")
+        check_fit(self.fit)
         if not (0 <= self.repeat_action_prob < 1 and 0 <= self.press_prob <= 1):
             raise UserError(
                 f"repeat_action_prob {self.repeat_action_prob} must lie in [0, 1) and press_prob "
@@ -149,10 +153,10 @@ def collect(
     rng = np.random.default_rng([config.seed, 0xC011])
     observation, info = env.reset(seed=config.seed)
     names = _state_names(env, info)
-    session = _Session(env, space, act, rng, config.size, bool(names))
+    session = _Session(env, space, act, rng, config, bool(names))
     writer = StoreWriter(
         out,
-        frame_shape=frame_of(env, observation, config.size).shape,
+        frame_shape=frame_of(env, observation, config.size, config.fit).shape,
         space=space,
         state_names=names,
         env=_env_name(env),
@@ -161,6 +165,7 @@ def collect(
         about={
             "env_options": _plain(env.spec.kwargs if env.spec else {}),
             "repeat_action_prob": config.repeat_action_prob,
+            "fit": config.fit,
             "max_length": config.max_length,
             "gymnasium": gymnasium.__version__,
         },
@@ -185,19 +190,19 @@ class _Session:
     space: ActionSpace
     act: Policy
     rng: np.random.Generator
-    size: int
+    config: CollectConfig
     has_state: bool
 
     def episode(
         self, observation: Any, info: Mapping[str, Any], limit: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Frames [L,C,H,W], actions [L-1,...] and states [L,S] of one episode of at most `limit` frames."""
-        frames, actions, states = [frame_of(self.env, observation, self.size)], [], [self._state(info)]
+        frames, actions, states = [self._frame(observation)], [], [self._state(info)]
         over = False
         while not over and len(frames) < limit:
             action = self.act(observation, self.rng)
             observation, _, terminated, truncated, info = self.env.step(action)
-            frames.append(frame_of(self.env, observation, self.size))
+            frames.append(self._frame(observation))
             actions.append(action)
             states.append(self._state(info))
             over = bool(terminated or truncated)
@@ -206,6 +211,9 @@ class _Session:
             raw = raw - int(self.env.action_space.start)
         raw = raw.reshape(len(actions), *self.space.raw_shape)
         return np.stack(frames), raw, np.stack(states) if self.has_state else None
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        return frame_of(self.env, observation, self.config.size, self.config.fit)
 
     def _state(self, info: Mapping[str, Any]) -> np.ndarray | None:
         if not self.has_state:
@@ -217,7 +225,7 @@ class _Session:
         return np.asarray(info["state"], np.float32).reshape(-1)
 
 
-def frame_of(env: gymnasium.Env, observation: Any, size: int) -> np.ndarray:
+def frame_of(env: gymnasium.Env, observation: Any, size: int, fit: str = "letterbox") -> np.ndarray:
     """The present frame [C,H,W] uint8: the observation where it is an image, else the rendered picture."""
     image = observation if _is_image(env.observation_space) else env.render()
     if image is None:
@@ -229,8 +237,7 @@ def frame_of(env: gymnasium.Env, observation: Any, size: int) -> np.ndarray:
     if image.ndim not in (2, 3) or image.dtype != np.uint8:
         raise UserError(f"{_env_name(env)} gives frames {image.dtype} {image.shape}; uint8 [H,W,C] is needed")
     image = image if image.ndim == 3 else image[:, :, None]
-    if size and image.shape[:2] != (size, size):
-        image = _resize(image, size)
+    image = fit_frame(image, size, fit) if size else image
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
@@ -240,14 +247,6 @@ def _is_image(space: gymnasium.Space) -> bool:
         return False
     shape = space.shape
     return len(shape) in (2, 3) and min(shape[:2]) >= 8 and (len(shape) == 2 or shape[2] <= 4)
-
-
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Area average, which keeps small moving things visible; one channel at a time unless there are three."""
-    if image.shape[2] == 3:
-        return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))
-    planes = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
-    return np.stack([np.asarray(p.resize((size, size), Image.Resampling.BOX)) for p in planes], -1)
 
 
 def _state_names(env: gymnasium.Env, info: Mapping[str, Any]) -> tuple[str, ...]:

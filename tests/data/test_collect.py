@@ -66,7 +66,7 @@ def test_frames_states_and_actions_are_aligned_and_the_last_observation_is_kept(
         return taken[-1]
 
     episodes = open_store(collect(Counter(), tmp_path / "set", CollectConfig(episodes=2), policy=policy))
-    assert episodes.frames[:7, 0, 0, 0].tolist() == list(range(7))
+    assert episodes.frames[:7, 0, 32, 32].tolist() == list(range(7))
     assert episodes.states[:7, 0].tolist() == list(range(7))
     assert episodes.actions[episodes.transitions()].tolist() == taken
     assert episodes.frames.shape == (14, 3, 64, 64)
@@ -113,6 +113,14 @@ def test_two_channel_frames_are_resized_channel_by_channel(tmp_path):
     assert frames[0, 1].max() > 150  # a wall of 3 px, averaged in pairs
 
 
+@pytest.mark.parametrize(("fit", "bars"), [("letterbox", True), ("crop", False), ("squeeze", False)])
+def test_frames_that_are_not_square_are_fitted_as_asked_and_the_store_says_how(tmp_path, fit, bars):
+    path = collect(Counter(), tmp_path / "set", CollectConfig(episodes=1, size=16, fit=fit))
+    episodes = open_store(path)  # the environment draws 20 x 10 px
+    assert (episodes.frames[3, 0, :, :4] == (0 if bars else 3)).all()
+    assert episodes.manifest["fit"] == fit
+
+
 @pytest.mark.parametrize(
     ("env", "says"),
     [
@@ -143,6 +151,7 @@ def test_an_environment_without_states_gives_none(tmp_path):
         {"episodes": 1, "max_length": 1},
         {"episodes": 1, "repeat_action_prob": 1.0},
         {"episodes": 1, "size": -1},
+        {"episodes": 1, "fit": "stretch"},
     ],
 )
 def test_impossible_settings_are_refused(options):
