@@ -27,13 +27,14 @@ def generate_gridworld(
     size: int = 64,
     noop_share: float = 0.1,
     persistence: float = 0.5,
+    bump_share: float = 0.0,
 ) -> dict[str, Any]:
     """A data set of `episodes` walks of `length` frames each, as plain arrays.
 
     pattern "random": a move repeats the one before with probability `persistence` unless that was blocked;
     "loop": round the outermost ring, either way; "random_corner_loops": from corner to corner round the ring,
-    with loops inside the corner squares, so that the interior is never entered. A share of `noop_share` steps
-    rests.
+    with loops inside the corner squares, so that the interior (`envs.loops.interior`) is never entered; there
+    `bump_share` of the steps try a move that the edge or a wall blocks. A share of `noop_share` steps rests.
 
     Returns frames [N,3,size,size] (drawn on access; `np.asarray` makes them an array), actions [N] int64,
     states [N,2] float32 (x, y in cells), blocked [N] bool, bounds [E,2], action_space, state_names. Row i of
@@ -47,6 +48,10 @@ def generate_gridworld(
         raise ValueError(f"pattern is {pattern!r}; use one of {', '.join(PATTERNS)}")
     if not (0 <= noop_share < 1 and 0 <= persistence < 1):
         raise ValueError(f"noop_share {noop_share} and persistence {persistence} must lie in [0, 1)")
+    if not 0 <= bump_share < 1 or (bump_share and pattern != "random_corner_loops"):
+        raise ValueError(
+            f"bump_share {bump_share} must lie in [0, 1), and is of pattern random_corner_loops only"
+        )
     walls = make_layout(layout, cells=cells, seed=layout_seed)
     rng = np.random.default_rng([seed, 0x6B1D])
     steps = length - 1
@@ -55,7 +60,7 @@ def generate_gridworld(
     elif pattern == "loop":
         xy, actions, blocked = _ring_walk(walls, rng, episodes, steps, noop_share)
     else:
-        xy, actions, blocked = _corner_walk(walls, rng, episodes, steps, noop_share)
+        xy, actions, blocked = _corner_walk(walls, rng, episodes, steps, noop_share, bump_share)
     flat = xy.reshape(-1, 2)
     pictures = draw_all(walls, size)
     cell_of = (flat[:, 1] * len(walls) + flat[:, 0]).astype(np.int64)
@@ -117,7 +122,12 @@ def _ring_walk(
 
 
 def _corner_walk(
-    walls: np.ndarray, rng: np.random.Generator, episodes: int, steps: int, noop_share: float
+    walls: np.ndarray,
+    rng: np.random.Generator,
+    episodes: int,
+    steps: int,
+    noop_share: float,
+    bump_share: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same three arrays for walks made of corner loops and of edges from corner to corner."""
     side = len(walls) - 1
@@ -130,15 +140,35 @@ def _corner_walk(
     xy = np.empty((episodes, burn_in + steps + 1, 2), np.int64)
     xy[:, 0] = np.array([[0, 0], [side, 0], [side, side], [0, side]])[corner]
     actions = np.empty((episodes, burn_in + steps), np.int64)
+    blocked = np.zeros((episodes, burn_in + steps), bool)
+    bumps, ways = _bumps(walls)
     for t in range(burn_in + steps):
         rests = rng.random(episodes) < noop_share
         actions[:, t] = np.where(rests, NOOP, strings[segment, place])
-        xy[:, t + 1] = xy[:, t] + MOVES[actions[:, t]]
+        if bump_share:
+            cell = xy[:, t, 1] * len(walls) + xy[:, t, 0]
+            tries = (rng.random(episodes) < bump_share) & (ways[cell] > 0) & ~rests
+            pick = bumps[cell, rng.integers(12, size=episodes) % np.maximum(ways[cell], 1)]  # 12 = 3 * 4
+            actions[:, t] = np.where(tries, pick, actions[:, t])
+            blocked[:, t] = tries
+            rests |= tries
+        xy[:, t + 1] = np.where(blocked[:, t, None], xy[:, t], xy[:, t] + MOVES[actions[:, t]])
         place = place + ~rests
         done = place == lengths[segment]
         following = by_corner[ends[segment], rng.integers(by_corner.shape[1], size=episodes)]
         segment, place = np.where(done, following, segment), np.where(done, 0, place)
-    return xy[:, burn_in:], actions[:, burn_in:], np.zeros((episodes, steps), bool)
+    return xy[:, burn_in:], actions[:, burn_in:], blocked[:, burn_in:]
+
+
+def _bumps(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Actions that are blocked in each cell, first in its row [C,4], and how many there are [C]."""
+    cells = len(walls)
+    table, count = np.zeros((cells * cells, len(MOVES) - 1), np.int64), np.zeros(cells * cells, np.int64)
+    for x, y in free_cells(walls):
+        _, stays = move(walls, np.repeat([[x, y]], len(MOVES), 0), np.arange(len(MOVES)))
+        mine = np.flatnonzero(stays)
+        table[y * cells + x, : len(mine)], count[y * cells + x] = mine, len(mine)
+    return table, count
 
 
 def _corner_segments(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

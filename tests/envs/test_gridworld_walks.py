@@ -8,6 +8,7 @@ from jepa_world_model.data import ActionSpace
 from jepa_world_model.envs import generate_gridworld
 from jepa_world_model.envs.gridworld_walks import PATTERNS
 from jepa_world_model.envs.layouts import NOOP, make_layout, move
+from jepa_world_model.envs.loops import interior
 
 
 def walk(**options):
@@ -89,3 +90,20 @@ def test_frames_are_drawn_on_access_and_equal_the_whole_array():
 def test_impossible_walks_are_refused(options, says):
     with pytest.raises(ValueError, match=says):
         walk(**options)
+
+
+@pytest.mark.parametrize("layout", ["open", "pinwheel"])
+def test_corner_loops_with_bumps_meet_walls_and_still_obey_the_dynamics_and_the_held_out_interior(layout):
+    data = walk(pattern="random_corner_loops", layout=layout, bump_share=0.3, episodes=100)
+    xy = data["states"].astype(np.int64).reshape(100, 40, 2)
+    walls = make_layout(layout)
+    to, stopped = move(walls, xy[:, :-1], data["actions"].reshape(100, 40)[:, :-1])
+    assert (to == xy[:, 1:]).all()
+    assert (stopped == data["blocked"].reshape(100, 40)[:, :-1]).all()
+    assert 0.2 < stopped.mean() < 0.3  # 0.3 of the steps that do not rest, but not every cell has a wall
+    assert not interior(walls)[xy[..., 1], xy[..., 0]].any()
+
+
+def test_bumps_belong_to_corner_loops_only():
+    with pytest.raises(ValueError, match="of pattern random_corner_loops only"):
+        walk(pattern="random", bump_share=0.2)
