@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,20 @@ from jepa_world_model.data.batch import ActionSpace, Batch
 from jepa_world_model.experiment.build import build_task, resolve_device
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.data import open_dataset
+from jepa_world_model.models.world_model import WorldModel
+from jepa_world_model.planning.dynamics import WorldModelDynamics
 
 ACTIONS = "actions.json"  # the action space, in the run folder: a model means nothing without it
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """What the model expects to follow, step by step; entry k-1 belongs to k steps after the last frame seen."""
+
+    z: Tensor  # [B,K,Dz]
+    h: Tensor  # [B,K,Dh]
+    p: Tensor | None  # [B,K,Dp], counted from the first frame seen; None where the run has no pose
+    frames: np.ndarray | None  # [B,K,C,H,W] uint8; None where the run has no decoder
 
 
 @dataclass(frozen=True)
@@ -35,9 +48,19 @@ class LoadedRun:
     step: int  # optimizer steps behind these weights
 
     @property
+    def model(self) -> WorldModel:
+        """The model itself: `run.model.encoder`, and so on."""
+        return self.task.model
+
+    @property
     def device(self) -> torch.device:
         """Where the model lives."""
         return self.task.device
+
+    def dynamics(self, *, pose: bool = False) -> WorldModelDynamics:
+        """The model as planners take it; with `pose` it integrates p as well."""
+        precision = self.cfg.precision if self.cfg.precision in ("fp32", "bf16") else "fp32"
+        return WorldModelDynamics(self.model, self.cfg.settings, self.space, pose=pose, precision=precision)
 
     def frames(self, frames: np.ndarray | Tensor) -> Tensor:
         """Pictures as the model's batches hold them: [B,T,C,H,W] uint8, on its device.
@@ -55,6 +78,20 @@ class LoadedRun:
             )
         return (x if x.dim() == 5 else x[None]).contiguous().to(self.device)
 
+    def encoded(self, actions: np.ndarray, rows: int) -> Tensor:
+        """Raw actions [T,...] or [B,T,...] as the model sees them, [B,T,A]. Errors: UserError outside the space."""
+        return torch.from_numpy(self.space.encode(self._raw(actions, rows))).to(self.device)
+
+    def _raw(self, actions: np.ndarray, rows: int) -> np.ndarray:
+        try:
+            raw = self.space.check(np.asarray(actions))
+        except ValueError as problem:
+            raise UserError(str(problem)) from None
+        raw = raw if raw.ndim == 2 + len(self.space.raw_shape) else raw[None]
+        if len(raw) != rows:
+            raise UserError(f"actions {list(raw.shape)} are of {len(raw)} windows, the frames of {rows}")
+        return raw
+
     def batch(self, frames: np.ndarray | Tensor, actions: np.ndarray) -> Batch:
         """Windows of frames and the raw actions between them, as the environment takes them.
 
@@ -62,22 +99,14 @@ class LoadedRun:
         Errors: UserError for counts that do not match or actions outside the space.
         """
         x = self.frames(frames)
-        try:
-            raw = self.space.check(np.asarray(actions))
-        except ValueError as problem:
-            raise UserError(str(problem)) from None
-        raw = raw if raw.ndim == 2 + len(self.space.raw_shape) else raw[None]
-        if raw.shape[:2] != (len(x), x.shape[1] - 1):
+        raw, rows = self._raw(actions, len(x)), torch.zeros(len(x), dtype=torch.int64)
+        if raw.shape[1] != x.shape[1] - 1:
             raise UserError(
                 f"actions {list(raw.shape)} do not fit frames {list(x.shape)}: T frames have T-1 actions between them"
             )
-        rows = torch.zeros(len(x), dtype=torch.int64)
         return Batch(
-            frames=x,
-            actions=torch.from_numpy(self.space.encode(raw)),
-            action_id=torch.from_numpy(self.space.ids(raw)),
-            noop=torch.from_numpy(self.space.is_noop(raw)),
-            episode=rows, start=rows, state=None, space=self.space,
+            frames=x, actions=self.encoded(raw, len(x)), action_id=torch.from_numpy(self.space.ids(raw)),
+            noop=torch.from_numpy(self.space.is_noop(raw)), episode=rows, start=rows, state=None, space=self.space,
         ).to(self.device)  # fmt: skip
 
     @torch.no_grad()
@@ -106,14 +135,50 @@ class LoadedRun:
         states = self.task.states(self.batch(frames, actions), names)
         return {name: states[name] for name in names}
 
+    @torch.no_grad()
+    def imagine(self, frames: np.ndarray | Tensor, actions: np.ndarray) -> Imagined:
+        """What follows the frames seen, as the model expects it from the actions alone (open loop).
+
+        Shapes: frames [c,C,H,W] or [B,c,C,H,W] with c >= 1; actions [c-1+K] or [B,c-1+K] raw ones, of which the first
+        c-1 led from frame to frame; K >= 1 steps are imagined.
+        Errors: UserError for fewer actions than frames, or a run whose losses built no dynamics.
+        """
+        x = self.frames(frames)
+        seen, a = x.shape[1], self.encoded(actions, len(x))
+        if a.shape[1] < seen:
+            raise UserError(
+                f"{seen} frames with {a.shape[1]} actions leave nothing to imagine; give the {seen - 1} actions between "
+                "the frames and at least one more"
+            )
+        dynamics = self.dynamics(pose=hasattr(self.model, "p_action_delta_projector"))
+        state, rows = dynamics.encode(x[:, 0]), []
+        for t in range(seen - 1):
+            state = dynamics.observe(state, a[:, t], x[:, t + 1])
+        start = state["z"]
+        for t in range(seen - 1, a.shape[1]):
+            state = dynamics.step(state, a[:, t])
+            rows.append(state)
+        z, h = (torch.stack([row[name] for row in rows], 1) for name in ("z", "h"))
+        p = torch.stack([dynamics.read(row, "p") for row in rows], 1) if dynamics.pose else None
+        return Imagined(z, h, p, self._pictures(z, x[:, -1:], start[:, None]))
+
+    def _pictures(self, z: Tensor, x: Tensor, start: Tensor) -> np.ndarray | None:
+        """Imagined frames as bytes, drawn as the run's `render_mode` says, from the last frame seen."""
+        if not hasattr(self.model, "decoder"):
+            return None
+        with self.task.autocast():
+            drawn = self.model.decoder(z).float()
+            if self.cfg.render_mode == "anchor_delta":
+                drawn = x.float() / 255 + drawn - self.model.decoder(start).float()
+        return drawn.clamp(0, 1).mul(255).round().byte().cpu().numpy()
+
 
 def load(
-    folder: str | Path, *, device: str = "auto", checkpoint: str | Path = "", precision: str = ""
+    folder: str | os.PathLike[str], *, device: str = "auto", step: int | None = None, precision: str = ""
 ) -> LoadedRun:
-    """The model of a run folder, from its newest checkpoint unless another is named.
+    """The model of a run folder, from its newest checkpoint or that of a step.
 
-    device: "auto", "cpu", "cuda". checkpoint: a folder step-00001000, or its name below the run's checkpoints/.
-    precision: "fp32" or "bf16"; empty: as it was trained.
+    device: "auto", "cpu", "cuda". precision: "fp32" or "bf16"; empty: as it was trained.
     Errors: UserError for a folder that holds no run, no checkpoint, or one of another shape.
     """
     folder = Path(folder)
@@ -130,23 +195,21 @@ def load(
         Streams(cfg.seed), "load"
     ):  # fresh weights are drawn first: leave the caller's generators be
         task = build_task(cfg, resolve_device(device))
-    step = int(load_checkpoint(_chosen(folder, checkpoint), task.model)["step"])
+    done = int(load_checkpoint(_chosen(folder / "checkpoints", step), task.model)["step"])
     task.model.eval().requires_grad_(False)
-    return LoadedRun(folder, cfg, task, space, step)
+    return LoadedRun(folder, cfg, task, space, done)
 
 
-def _chosen(folder: Path, checkpoint: str | Path) -> Path:
-    """The checkpoint to load."""
-    places = folder / "checkpoints"
-    if checkpoint:
-        return next(
-            (place for place in (places / checkpoint, Path(checkpoint)) if place.is_dir()),
-            places / checkpoint,
+def _chosen(places: Path, step: int | None) -> Path:
+    """The checkpoint to load. Errors: UserError that names those there are."""
+    path = latest_checkpoint(places) if step is None else places / f"step-{step:08d}"
+    if path is None or not path.is_dir():
+        there = sorted(int(found.name.partition("-")[2]) for found in places.glob("step-*"))
+        raise UserError(
+            f"{places.parent} has no checkpoint{'' if step is None else f' of step {step}'}; "
+            + (f"there are {there}" if there else "let it train to one first")
         )
-    newest = latest_checkpoint(places)
-    if newest is None:
-        raise UserError(f"{folder} has no checkpoint yet; let it train on, or give another run")
-    return newest
+    return path
 
 
 def read_space(folder: Path, cfg: TrainConfig) -> ActionSpace:

@@ -64,6 +64,44 @@ def test_encode_takes_one_window_or_many_with_channels_first_or_last(folder, exp
     assert not torch.allclose(z[0], z[1])
 
 
+def test_imagining_is_the_rollout_of_training_from_the_last_frame_seen(folder, experiment):
+    frames, actions = raw_windows(experiment)
+    loaded, seen = load(folder, device="cpu"), 3
+    names = ["rollout", "rollout_p", "x_rollout"]
+    with torch.no_grad():
+        states = experiment.task.states(experiment.held_out.batch(np.arange(2)), names)
+    horizon = len(states["rollout"].z) - 1
+    found = loaded.imagine(frames[:, :seen], actions)
+    for name in ("z", "h"):
+        steps = [
+            getattr(states["rollout"], name)[k + 1][:, seen - 1]
+            for k in range(min(horizon, found.z.shape[1]))
+        ]
+        torch.testing.assert_close(
+            getattr(found, name)[:, : len(steps)], torch.stack(steps, 1), atol=1e-5, rtol=1e-4
+        )
+    poses = torch.stack([states["rollout_p"][k + 1][:, seen - 1] for k in range(len(steps))], 1)
+    torch.testing.assert_close(found.p[:, : len(steps)], poses, atol=1e-5, rtol=1e-4)
+    drawn = torch.stack([states["x_rollout"][k + 1][:, seen - 1] for k in range(len(steps))], 1)
+    drawn = drawn.clamp(0, 1).mul(255).round().byte().numpy()
+    assert (
+        np.abs(found.frames[:, : len(steps)].astype(int) - drawn).max() <= 1
+    )  # a byte may round the other way
+
+
+def test_an_anchored_run_draws_the_true_frame_plus_the_change(folder, experiment):
+    frames, actions = raw_windows(experiment)
+    loaded = load(folder, device="cpu")
+    anchored = dataclasses.replace(loaded, cfg=dataclasses.replace(loaded.cfg, render_mode="anchor_delta"))
+    with torch.no_grad():
+        plain = loaded.model.decoder(loaded.imagine(frames[:, :1], actions).z)
+        start = loaded.model.decoder(loaded.encode(frames[:, :1]))
+    expected = (torch.from_numpy(frames[:, :1]) / 255 + plain - start).clamp(0, 1).mul(255).round()
+    found = anchored.imagine(frames[:, :1], actions).frames
+    assert np.abs(found.astype(int) - expected.numpy()).max() <= 1
+    assert not np.array_equal(found, loaded.imagine(frames[:, :1], actions).frames)
+
+
 def test_loading_leaves_the_callers_random_numbers_and_gives_fixed_parameters(folder):
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -74,12 +112,9 @@ def test_loading_leaves_the_callers_random_numbers_and_gives_fixed_parameters(fo
     assert not loaded.task.model.training
 
 
-def test_an_earlier_checkpoint_is_loaded_by_name_or_path(folder):
-    named, at = (
-        load(folder, device="cpu", checkpoint=c)
-        for c in ("step-00000002", folder / "checkpoints/step-00000002")
-    )
-    assert named.step == at.step == 2
+def test_an_earlier_checkpoint_is_loaded_by_its_step(folder):
+    named = load(folder, device="cpu", step=2)
+    assert named.step == 2
     newest = load(folder, device="cpu")
     assert not torch.equal(*(run.task.model.predictor.inner.weight for run in (named, newest)))
 
@@ -101,8 +136,12 @@ def test_what_cannot_be_is_one_sentence(folder, experiment, tmp_path):
     loaded = load(folder, device="cpu")
     with pytest.raises(UserError, match="is no run"):
         load(tmp_path)
-    with pytest.raises(UserError, match="is no checkpoint"):
-        load(folder, checkpoint="step-00000009")
+    with pytest.raises(UserError, match=r"no checkpoint of step 9; there are \[2, 4\]"):
+        load(folder, step=9)
+    with pytest.raises(UserError, match="leave nothing to imagine"):
+        loaded.imagine(frames, actions)
+    with pytest.raises(UserError, match="are of 1 windows, the frames of 2"):
+        loaded.imagine(frames, actions[0])
     with pytest.raises(UserError, match=r"float32 .* takes uint8"):
         loaded.encode(frames.astype(np.float32))
     with pytest.raises(UserError, match="3x16x16"):
