@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_world_model.core.barrier import check_keep, frozen, gate, map_tree, stop
+from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.errors import ContractError, UserError
 
 
@@ -105,6 +106,7 @@ class Context:
     batch: Any
     settings: Any = None  # the pipeline's own constants: sizes, horizons, switches
     generator: Callable[[str], torch.Generator] | None = None  # name -> random stream of this step
+    world: World = ALONE  # the processes that share the batch
 
 
 class Scope:
@@ -115,6 +117,7 @@ class Scope:
     ):
         self._parts = (latent, states, gates)
         self.batch, self.settings, self.generator = context.batch, context.settings, context.generator
+        self.world = context.world
         self.model = _Modules(f"the latent {latent.name!r}", context.model, latent.trains, "trains", None)
 
     def __getattr__(self, name: str) -> Any:
@@ -135,7 +138,7 @@ class View:
         owner = f"the loss {loss!r}"
         self._parts = (owner, contract, states)
         self.batch, self.settings, self.options = context.batch, context.settings, options
-        self.generator = context.generator
+        self.generator, self.world = context.generator, context.world
         self.fixed = _Constants(owner, states, contract.fixed)
         self.model = _Modules(owner, context.model, contract.heads, "heads", None)
         self.frozen = _Modules(owner, context.model, contract.frozen, "frozen", frozen)

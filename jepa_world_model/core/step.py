@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jepa_world_model.core.barrier import clip_grad_groups
+from jepa_world_model.core.distributed import World
 from jepa_world_model.core.task import Task
 
 
@@ -16,19 +17,29 @@ def train_step(
 ) -> dict[str, Tensor]:
     """Terms, backward, clip per group, update unless something is not finite. Values stay on the device.
 
-    Returns loss/<name>, weighted/<name>, loss/total, grad_norm/<group> (before clipping) and `finite` (bool).
+    Returns loss/<name>, weighted/<name>, loss/total, grad_norm/<group> (before clipping) and `finite` (bool); with several
+    processes those of the whole batch, the same on each of them.
     """
     optimizer.zero_grad(set_to_none=True)
     terms = task.terms(batch, step)
     total, weighted = task.total(terms, step)
     total.backward()
+    task.world.average_gradients(task.groups)
     norms = clip_grad_groups(task.groups, max_grad_norm)
-    finite = torch.isfinite(torch.stack([total.detach(), *norms.values()])).all()
-    update_if(optimizer, finite)
     report = {f"loss/{name}": term.detach() for name, term in terms.items()}
     report |= {f"weighted/{name}": value for name, value in zip(terms, weighted.unbind(), strict=True)}
-    report |= {f"grad_norm/{name}": norm for name, norm in norms.items()}
-    return report | {"loss/total": total.detach(), "finite": finite}
+    report = of_all(task.world, report | {"loss/total": total.detach()})
+    finite = torch.isfinite(torch.stack([report["loss/total"], *norms.values()])).all()
+    update_if(optimizer, finite)
+    return report | {f"grad_norm/{name}": norm for name, norm in norms.items()} | {"finite": finite}
+
+
+def of_all(world: World, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars as means over the processes, by one exchange; alone, as they are."""
+    if world.size == 1:
+        return values
+    stacked = torch.stack([value.float() for value in values.values()])
+    return dict(zip(values, world.average(stacked).unbind(), strict=True))
 
 
 def update_if(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jepa_world_model.core.barrier import stop
+from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.graph import Context, Graph, View
 from jepa_world_model.core.losses import Loss, Registry, Schedule, Sizes, evaluate, weighted_sum
@@ -40,7 +43,8 @@ class Task:
     graph: the latent table; gates: every edge's share, as `Graph.gates` returns it. settings: passed to latents and
     losses as they are. options: an object with one attribute a loss that has options. streams: the random streams;
     a loss that draws takes `view.generator(name)`, a function of (seed, name, step) alone. schedules: the share of a
-    loss's weight over the steps. normalize: divide each loss by a running mean of its own size.
+    loss's weight over the steps. normalize: divide each loss by a running mean of its own size. world: the processes that
+    share each batch; the terms are then those of this process, and their mean over processes is that of the whole batch.
     Errors: UserError when no loss is on; ContractError when a contract names what does not exist.
     """
 
@@ -58,12 +62,13 @@ class Task:
         autocast: Callable[[], AbstractContextManager] = nullcontext,
         schedules: Mapping[str, Schedule] | None = None,
         normalize: bool = False,
+        world: World = ALONE,
     ) -> None:
         registry.check(graph)
         self.model, self.graph, self.registry = model, graph, registry
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.gates, self.settings, self.options = dict(gates), settings, options
-        self.streams, self.autocast = streams or Streams(0), autocast
+        self.streams, self.autocast, self.world = streams or Streams(0), autocast, world
         self.losses = registry.active(self.weights)
         if not self.losses:
             raise UserError(
@@ -84,6 +89,12 @@ class Task:
         """Where the parameters live."""
         return next(self.model.parameters()).device
 
+    def alone(self) -> Task:
+        """The same task without other processes: for what one of them measures by itself."""
+        twin = copy.copy(self)
+        twin.world = ALONE
+        return twin
+
     def with_model(self, model: nn.Module) -> Task:
         """The same task on another model of the same shape."""
         parts = {
@@ -94,9 +105,8 @@ class Task:
 
     def context(self, batch: Any, step: int = 0) -> Context:
         """What latents and losses of one step may read besides latents."""
-        return Context(
-            self.model, batch, self.settings, partial(self.streams.torch, step=step, device=self.device)
-        )
+        draws = partial(self.streams.torch, step=step, device=self.device)
+        return Context(self.model, batch, self.settings, draws, self.world)
 
     def states(self, batch: Any, names: Collection[str], step: int = 0) -> dict[str, Any]:
         """The named latents and all they need, under this task's gates."""
@@ -116,7 +126,9 @@ class Task:
         """The weighted sum that is differentiated, and the weighted terms as constants [len(terms)]."""
         raw = torch.stack([term.float() for term in terms.values()])
         weights = self._weights(tuple(terms), step, raw.device)
-        return weighted_sum(raw, weights / self.sizes.update(raw) if self.sizes else weights)
+        if self.sizes:
+            weights = weights / self.sizes.update(self.world.average(stop(raw)))
+        return weighted_sum(raw, weights)
 
     def weight(self, name: str, step: int = 0) -> float:
         """The weight of a loss at a step."""

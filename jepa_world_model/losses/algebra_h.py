@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.graph import View
 from jepa_world_model.losses.image_distance import MultiBoxConfig, multi_box
 from jepa_world_model.losses.measures import ScaleConfig, changes, hinge, masked_mean, typical_move
@@ -84,9 +85,9 @@ def noop_still_h(view: View) -> Tensor:
     Formula: mean over no-op steps of hinge(||h[t+1] - h[t]|| - margin), margin in units of the typical move.
     """
     delta, fixed, noop = warm(view, changes(view.h), changes(view.fixed.h), view.batch.noop)
-    typical, options = typical_move(fixed, noop), view.options
+    typical, options = typical_move(fixed, noop, world=view.world), view.options
     excess = delta.norm(dim=-1) - options.margin * typical
-    return masked_mean(hinge(excess, options.softness * typical), noop)
+    return masked_mean(hinge(excess, options.softness * typical), noop, view.world)
 
 
 @LOSSES(
@@ -98,29 +99,30 @@ def scale_dh(view: View) -> Tensor:
     Formula: (trimmed mean of ||h[t+1] - h[t]|| over steps that are no no-ops - target)^2.
     """
     delta, noop = warm(view, changes(view.h), view.batch.noop)
-    return (typical_move(delta, noop, view.options) - view.options.target).square()
+    return (typical_move(delta, noop, view.options, view.world) - view.options.target).square()
 
 
-def same_action(actions: Tensor, ids: Tensor, kind: str) -> Tensor:
+def same_action(actions: Tensor, ids: Tensor, kind: str, world: World = ALONE) -> Tensor:
     """How far the actions of two steps are the same: 1 or 0; continuous ones by a Gaussian of their distance.
 
-    Shapes: actions [N,A], ids [N] -> [N,N].
+    Shapes: actions [N,A], ids [N] -> [N,M], the steps here against those of all processes.
     """
     if kind != "continuous":
-        return (ids[:, None] == ids).float()
-    return torch.exp(-torch.cdist(actions, actions).square() / (2 * 0.25**2))  # actions lie in [-1, 1]
+        return (ids[:, None] == world.gather(ids)).float()
+    distance = torch.cdist(actions, world.gather(actions))
+    return torch.exp(-distance.square() / (2 * 0.25**2))  # actions lie in [-1, 1]
 
 
 def moves_by_action(view: View, delta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The changes, the mean change of each step's action, which steps are alike, and which are no no-ops.
 
-    Shapes: delta [B,T',D] -> [N,D], [N,D], [N,N], [N] with N = B T'.
+    Shapes: delta [B,T',D] -> [N,D], [N,D], [N,M], [N] with N = B T' steps here and M of all processes.
     """
     batch = view.batch
     actions, ids, noop = warm(view, batch.actions, batch.action_id, batch.noop)
     delta = delta.flatten(0, 1)
-    same = same_action(actions.flatten(0, 1), ids.flatten(), batch.space.kind)
-    return delta, same @ delta / same.sum(1, keepdim=True), same, ~noop.flatten()
+    same = same_action(actions.flatten(0, 1), ids.flatten(), batch.space.kind, view.world)
+    return delta, same @ view.world.gather(delta) / same.sum(1, keepdim=True), same, ~noop.flatten()
 
 
 @LOSSES(
@@ -132,7 +134,7 @@ def action_consistency_h(view: View) -> Tensor:
     Formula: mean over steps without no-op of 1 - cos(h[t+1] - h[t], mean change of that action in the batch).
     """
     delta, mean, _, moved = moves_by_action(view, *warm(view, changes(view.h)))
-    return masked_mean(1 - F.cosine_similarity(delta, mean, dim=-1), moved)
+    return masked_mean(1 - F.cosine_similarity(delta, mean, dim=-1), moved, view.world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +153,11 @@ def action_separation_h(view: View) -> Tensor:
     b||), margin in units of the typical move.
     """
     _, mean, same, _ = moves_by_action(view, *warm(view, changes(view.h)))
-    typical = typical_move(*warm(view, changes(view.fixed.h), view.batch.noop))
+    typical = typical_move(*warm(view, changes(view.fixed.h), view.batch.noop), world=view.world)
     # The squared distance is offset so that its root has a gradient where two means coincide.
-    apart = (torch.cdist(mean, mean).square() + 1e-12).sqrt()
+    apart = (torch.cdist(mean, view.world.gather(mean)).square() + 1e-12).sqrt()
     lack = hinge(view.options.margin * typical - apart, view.options.softness * typical)
-    return (lack * (1 - same)).sum() / (1 - same).sum().clamp(min=1)
+    return masked_mean(lack, 1 - same, view.world)
 
 
 @LOSSES("h_smooth", family="algebra_h", moves=("h",), trivial=CONSTANT_H)

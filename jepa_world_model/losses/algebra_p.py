@@ -54,7 +54,7 @@ def scale_dp(view: View) -> Tensor:
     Formula: (trimmed mean of ||delta_p|| over steps that are no no-ops - target)^2.
     """
     delta_p, noop = warm(view, view.delta_p, view.batch.noop)
-    return (typical_move(delta_p, noop, view.options) - view.options.target).square()
+    return (typical_move(delta_p, noop, view.options, view.world) - view.options.target).square()
 
 
 @LOSSES("dz_anchor_dp", family="algebra_p", moves=("delta_p",), fixed=("z",), heads=("dz_to_dp_projector",),
@@ -75,7 +75,7 @@ def noop_still_dp(view: View) -> Tensor:
     Formula: mean over no-op steps of ||delta_p[t]||^2.
     """
     delta_p, noop = warm(view, view.delta_p, view.batch.noop)
-    return masked_mean(delta_p.square().sum(-1), noop)
+    return masked_mean(delta_p.square().sum(-1), noop, view.world)
 
 
 @LOSSES("inverse_cycle_dp", family="algebra_p", moves=("delta_p", "delta_p_back"), fixed=("delta_p",),
@@ -89,7 +89,8 @@ def inverse_cycle_dp(view: View) -> Tensor:
     delta_p, back, fixed, noop = warm(
         view, view.delta_p, view.delta_p_back, view.fixed.delta_p, view.batch.noop
     )
-    motion = (fixed.norm(dim=-1) / typical_move(fixed, noop).clamp(min=TINY)).clamp(max=1)
+    typical = typical_move(fixed, noop, world=view.world)
+    motion = (fixed.norm(dim=-1) / typical.clamp(min=TINY)).clamp(max=1)
     return (motion * (delta_p + back).square().sum(-1)).mean()
 
 

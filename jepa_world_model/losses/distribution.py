@@ -87,9 +87,9 @@ def sigreg(view: View) -> Tensor:
     [-3, 3].
     Source: Balestriero and LeCun 2025, LeJEPA (SIGReg), in fp32, the samples of one time step at a time.
     """
-    z = view.z.float()
-    directions = unit_directions(view, "sigreg", view.options.directions, z)
-    return epps_pulley(z.transpose(0, 1) @ directions, view.options)  # [T,B,M]
+    z = view.world.gather(view.z.float())
+    directions, share = view.world.split(unit_directions(view, "sigreg", view.options.directions, z))
+    return share * epps_pulley(z.transpose(0, 1) @ directions, view.options)  # [T,B,M]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +113,12 @@ def sliced_w2(view: View) -> Tensor:
     draws)^2.
     Source: sliced 2-Wasserstein distance (Bonneel et al. 2015), of the samples of one time step at a time.
     """
-    z = view.z.float().transpose(0, 1)  # [T,B,Dz]
-    seen = z @ unit_directions(view, "sliced_w2", view.options.directions, z)  # [T,B,M]
-    draws = torch.randn(seen.shape[1:], generator=view.generator("sliced_w2_normal"), device=z.device)
-    return F.mse_loss(seen.sort(1).values, draws.sort(0).values.expand_as(seen))
+    z = view.world.gather(view.z.float()).transpose(0, 1)  # [T,B,Dz]
+    directions, share = view.world.split(unit_directions(view, "sliced_w2", view.options.directions, z))
+    shape = z.shape[1], view.options.directions
+    draws = torch.randn(shape, generator=view.generator("sliced_w2_normal"), device=z.device)
+    seen, (draws, _) = z @ directions, view.world.split(draws)  # [T,B,M], [B,M]
+    return share * F.mse_loss(seen.sort(1).values, draws.sort(0).values.expand_as(seen))
 
 
 @LOSSES(
@@ -131,7 +133,8 @@ def vicreg_var(view: View) -> Tensor:
     Formula: mean over dimensions of relu(1 - sqrt(variance + 1e-4)), over all frames of the batch.
     Source: Bardes et al. 2022, VICReg.
     """
-    return F.relu(1 - (view.z.flatten(0, 1).var(0) + 1e-4).sqrt()).mean()
+    z = view.world.gather(view.z).flatten(0, 1)  # [N,Dz]
+    return F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean()
 
 
 @LOSSES("vicreg_cov", family="core", moves=("z",), trivial=CONSTANT_Z)
@@ -141,7 +144,7 @@ def vicreg_cov(view: View) -> Tensor:
     Formula: mean squared off-diagonal covariance, over all frames of the batch.
     Source: Bardes et al. 2022, VICReg, which divides by Dz instead of Dz (Dz - 1).
     """
-    z = view.z.float().flatten(0, 1)  # [N,Dz]
+    z = view.world.gather(view.z.float()).flatten(0, 1)  # [N,Dz]
     z = z - z.mean(0)
     covariance = z.T @ z / (z.shape[0] - 1)
     off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()

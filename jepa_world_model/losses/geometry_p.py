@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.graph import View
-from jepa_world_model.losses.measures import TINY, changes, hinge, masked_mean, trimmed_mean
+from jepa_world_model.losses.measures import TINY, ScaleConfig, changes, hinge, masked_mean, typical_move
 from jepa_world_model.losses.registry import LOSSES, warm
 
 NO_INCREMENT = "0 for zero increments"
@@ -21,7 +22,7 @@ def frame_pairs(view: View, name: str, frames: int, *, min_gap: int, max_pairs: 
 
     Shapes: -> i, j [P], the same for every window. Errors: ValueError where no pair is that far apart.
     """
-    windows, device = view.batch.frames.shape[0], view.batch.frames.device
+    windows, device = view.batch.frames.shape[0] * view.world.size, view.batch.frames.device
     if frames <= min_gap:
         raise ValueError(
             f"{frames} frames hold no pair {min_gap} steps apart; use a smaller min_gap or a longer seq_len"
@@ -32,6 +33,14 @@ def frame_pairs(view: View, name: str, frames: int, *, min_gap: int, max_pairs: 
         chosen = torch.randperm(i.numel(), generator=view.generator(name), device=device)[:most]
         i, j = i[chosen], j[chosen]
     return i, j
+
+
+def mixed_windows(view: View) -> Tensor:
+    """For each window another one, or itself by chance: numbers in the whole batch [B], from a stream."""
+    episode = view.batch.episode
+    windows = episode.shape[0] * view.world.size
+    drawn = torch.randperm(windows, generator=view.generator("other_episode"), device=episode.device)
+    return view.world.mine(drawn)
 
 
 def apart(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -54,13 +63,15 @@ class RankConfig:
             raise ValueError("margin, softness and same_place must be 0 or above, max_pairs 1 or above")
 
 
-def rank_counts(z: Tensor, noop: Tensor, i: Tensor, j: Tensor, same_place: float) -> Tensor:
+def rank_counts(
+    z: Tensor, noop: Tensor, i: Tensor, j: Tensor, same_place: float, world: World = ALONE
+) -> Tensor:
     """Which pairs can be ranked: some move lies between them, and z does not call them the same place.
 
     Shapes: z [B,T,Dz], noop [B,T-1], i, j [P] -> bool [B,P].
     """
     moves = F.pad((~noop).float().cumsum(1), (1, 0))  # [B,T] moves before each frame
-    typical = trimmed_mean(changes(z).norm(dim=-1).flatten(), ~noop.flatten(), 0.1)
+    typical = typical_move(changes(z), noop, ScaleConfig(trim=0.1), world)
     return (apart(z, i, j) > same_place * typical) & (moves[:, j] > moves[:, i])
 
 
@@ -76,9 +87,10 @@ def geometry_rank_p(view: View) -> Tensor:
     options = view.options
     i, j = frame_pairs(view, "rank_pairs", p.shape[1], min_gap=1, max_pairs=options.max_pairs)
     distance = ((p - p[:, -1:]).square().sum(-1) + 1e-12).sqrt()  # [B,T]
-    step = changes(fixed).norm(dim=-1).mean()
+    step = view.world.average(changes(fixed).norm(dim=-1).mean())
     gap = hinge(options.margin * step - (distance[:, i] - distance[:, j]), options.softness * step)
-    return masked_mean(gap, rank_counts(z, noop, i, j, options.same_place))
+    counts = rank_counts(z, noop, i, j, options.same_place, view.world)
+    return masked_mean(gap, counts, view.world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +125,7 @@ def loop_closure_p(view: View) -> Tensor:
     i, j = frame_pairs(
         view, "closure_pairs", p.shape[1], min_gap=options.min_gap, max_pairs=options.max_pairs
     )
-    step = changes(z).norm(dim=-1)
-    tau = options.scale * torch.where(noop, torch.nan, step).nanmedian().nan_to_num()
+    tau = options.scale * typical_move(changes(z), noop, ScaleConfig(statistic="median"), view.world)
     alike = torch.exp(-apart(z, i, j) / tau.clamp(min=TINY))
     return (alike * (p[:, i] - p[:, j]).square().sum(-1)).mean()
 
@@ -138,9 +149,10 @@ def distance_corr_p(view: View) -> Tensor:
     """
     p, z = warm(view, view.p, view.fixed.z)
     i, j = frame_pairs(view, "corr_pairs", p.shape[1], min_gap=1, max_pairs=view.options.max_pairs)
+    mean = lambda x: view.world.average(x.mean())
     far_p, far_z = apart(p, i, j), apart(z, i, j)
-    far_p, far_z = far_p - far_p.mean(), far_z - far_z.mean()
-    return 1 - (far_p * far_z).mean() / ((far_p.square().mean() * far_z.square().mean()).sqrt() + TINY)
+    far_p, far_z = far_p - mean(far_p), far_z - mean(far_z)
+    return 1 - mean(far_p * far_z) / ((mean(far_p.square()) * mean(far_z.square())).sqrt() + TINY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +181,11 @@ def temporal_distance(view: View) -> Tensor:
     z, episode, options = view.fixed.z, view.batch.episode, view.options
     q = view.model.temporal_distance
     i, j = frame_pairs(view, "steps_pairs", z.shape[1], min_gap=1, max_pairs=options.max_pairs)
-    other = torch.randperm(z.shape[0], generator=view.generator("other_episode"), device=z.device)
+    other = mixed_windows(view)
     near = torch.log1p((j - i).float()) - q(z[:, i], z[:, j])  # [B,P]
-    far = math.log1p(options.cap) - q(z[:, i], z[other][:, j])
-    known = torch.stack([torch.ones_like(episode, dtype=torch.bool), episode != episode[other]])  # [2,B]
+    far = math.log1p(options.cap) - q(z[:, i], view.world.gather(z)[other][:, j])
+    stranger = episode != view.world.gather(episode)[other]
+    known = torch.stack([torch.ones_like(stranger), stranger])  # [2,B]
     error = torch.stack([near, far])  # [2,B,P]
     weight = torch.where(error < 0, 1 - options.expectile, options.expectile)
-    return masked_mean(weight * error.square(), known[..., None].expand_as(error))
+    return masked_mean(weight * error.square(), known[..., None].expand_as(error), view.world)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.graph import View
 
 TINY = 1e-8  # keeps a division by a typical length finite where nothing moves
@@ -28,9 +29,12 @@ def changes(sequence: Tensor) -> Tensor:
     return sequence[:, 1:] - sequence[:, :-1]
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the values where the mask holds; 0 where it holds nowhere. Shapes: both [...] -> []."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+def masked_mean(values: Tensor, mask: Tensor, world: World = ALONE) -> Tensor:
+    """The mean of the values where the mask holds; 0 where it holds nowhere. Shapes: both [...] -> [].
+
+    world: the processes whose rows count together; each may have another number of them.
+    """
+    return world.total((values * mask).sum()) / world.total(mask.sum()).clamp(min=1)
 
 
 def hinge(x: Tensor, softness: Tensor | float) -> Tensor:
@@ -75,13 +79,15 @@ def trimmed_mean(values: Tensor, valid: Tensor, trim: float) -> Tensor:
     return torch.where(kept, ordered, 0.0).sum() / kept.sum().clamp(min=1)
 
 
-def typical_move(delta: Tensor, noop: Tensor, options: ScaleConfig | None = None) -> Tensor:
+def typical_move(
+    delta: Tensor, noop: Tensor, options: ScaleConfig | None = None, world: World = ALONE
+) -> Tensor:
     """The typical length of the changes of steps that are no no-ops; 0 where all are.
 
-    Shapes: delta [B,T',D], noop [B,T'] -> [].
+    Shapes: delta [B,T',D], noop [B,T'] -> []. world: the processes whose steps are looked at together.
     """
     options = options or ScaleConfig()
-    length, moved = delta.norm(dim=-1).flatten(), ~noop.flatten()
+    length, moved = world.gather(delta.norm(dim=-1)).flatten(), ~world.gather(noop).flatten()
     if options.statistic == "median":
         return torch.where(moved, length, torch.nan).nanmedian().nan_to_num()
     return trimmed_mean(length, moved, options.trim)

@@ -1,0 +1,40 @@
+"""Start a few processes that talk by gloo, once, and collect what each of them returns."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from jepa_world_model.core.distributed import World
+
+needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="needs gloo, torch's CPU collectives")
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as at:
+        at.bind(("127.0.0.1", 0))
+        return at.getsockname()[1]
+
+
+def _work(rank: int, size: int, folder: str, function: Callable[[World], Any]) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(os.path.join(folder, "store"), size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=60))
+    torch.save(function(World(rank=rank, size=size, local_rank=rank)), os.path.join(folder, f"{rank}.pt"))
+    dist.destroy_process_group()
+
+
+def in_processes(function: Callable[[World], Any], folder: Path, size: int = 2) -> list[Any]:
+    """What `function` returns on each of `size` processes: tensors and plain values."""
+    mp.spawn(_work, args=(size, str(folder), function), nprocs=size)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
