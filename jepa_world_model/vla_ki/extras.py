@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
-from jepa_world_model.core.errors import UserError
+from jepa_world_model.core import extras
 
 
 def require(module: str, purpose: str) -> ModuleType:
     """The module. Errors: UserError that names the extra to install."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        package = module.partition(".")[0]
-        raise UserError(
-            f"{purpose} need the package `{package}`: pip install 'jepa-world-model[vla]'"
-        ) from None
+    return extras.require(module, purpose, "vla")
