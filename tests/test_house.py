@@ -18,7 +18,7 @@ FLOORS = {
 CORE_LIBRARIES = {"torch", "numpy", "safetensors"}
 LAZY = {
     "wandb", "matplotlib", "torchvision", "tyro", "ale_py", "transformers", "tokenizers", "sentencepiece", "pyarrow",
-    "av", "mujoco", "tqdm", "scipy",
+    "av", "mujoco", "tqdm", "scipy", "h5py", "minari", "minigrid", "gym_pusht", "gymnasium_robotics", "pandas",
 }  # fmt: skip
 
 

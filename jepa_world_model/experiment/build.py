@@ -69,7 +69,10 @@ def resolve_sizes(cfg: TrainConfig, space: ActionSpace, frame_shape: tuple[int, 
         raise UserError(
             f"the data hold frames of {channels}x{height}x{width} (channels, height, width), but the model expects "
             f"{cfg.model.in_channels}x{cfg.model.image_size}x{cfg.model.image_size}; set --model.in-channels {channels} "
-            f"--model.image-size {height}" + ("" if height == width else ", and collect square frames")
+            f"--model.image-size {height}, or resize the frames with --data.size {cfg.model.image_size}"
+            if height == width
+            else f"the data hold frames of {channels}x{height}x{width}, which are not square; resize them with "
+            f"--data.size {cfg.model.image_size} (and --data.fit), or collect square ones"
         )
     if cfg.model.action_dim not in (0, space.dim):
         raise UserError(

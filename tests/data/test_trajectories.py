@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.data.sources import open_episodes, open_trajectories
+from jepa_world_model.data.sources import ReadOptions, open_episodes
 
 
 def write_trajectory(
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_frames_come_in_numeric_order_and_actions_follow_them(folder, tmp_path):
-    episodes = open_trajectories(folder, cache_dir=tmp_path / "cache", verify=True)
+    episodes = open_episodes(folder, cache_dir=tmp_path / "cache", verify=True)
     assert isinstance(episodes.frames, np.memmap)
     assert episodes.frames.shape == (15, 3, 4, 6)
     assert episodes.bounds.tolist() == [[0, 12], [12, 3]]
@@ -51,23 +51,23 @@ def test_images_are_decoded_once(folder, tmp_path, monkeypatch):
 
 
 def test_a_changed_file_is_decoded_again(folder, tmp_path):
-    open_trajectories(folder, cache_dir=tmp_path / "cache")
+    open_episodes(folder, cache_dir=tmp_path / "cache")
     path = folder / "traj_2" / "states" / "state_3.png"
     Image.fromarray(np.full((4, 6, 3), 200, np.uint8)).save(path)
     os.utime(path, ns=(1, 1))
-    assert open_trajectories(folder, cache_dir=tmp_path / "cache").frames[3, 0, 0, 0] == 200
+    assert open_episodes(folder, cache_dir=tmp_path / "cache").frames[3, 0, 0, 0] == 200
 
 
 def test_frames_are_resized_where_asked(folder, tmp_path):
-    assert open_episodes(folder, cache_dir=tmp_path, size=8).frames.shape == (15, 3, 8, 8)
+    assert open_episodes(folder, ReadOptions(size=8), cache_dir=tmp_path).frames.shape == (15, 3, 8, 8)
 
 
 def test_a_damaged_cache_says_how_to_build_it_again(folder, tmp_path):
-    open_trajectories(folder, cache_dir=tmp_path / "cache")
+    open_episodes(folder, cache_dir=tmp_path / "cache")
     (store,) = (tmp_path / "cache").iterdir()
     (store / "frames.npy").write_bytes(b"")
     with pytest.raises(UserError, match=r"delete .* to build it again"):
-        open_trajectories(folder, cache_dir=tmp_path / "cache")
+        open_episodes(folder, cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_damaged_cache_says_how_to_build_it_again(folder, tmp_path):
 )
 def test_the_kind_of_action_is_inferred(tmp_path, actions, kind, dim):
     write_trajectory(tmp_path / "set" / "traj_0", 4, actions, key="arr_0")
-    space = open_trajectories(tmp_path / "set", cache_dir=tmp_path / "cache").space
+    space = open_episodes(tmp_path / "set", cache_dir=tmp_path / "cache").space
     assert (space.kind, space.dim) == (kind, dim)
     if kind == "continuous":
         assert space.encode(np.zeros((1, dim))).tolist() == [[0.0] * dim]
@@ -92,18 +92,20 @@ def test_the_kind_of_action_is_inferred(tmp_path, actions, kind, dim):
 
 def test_the_kind_can_be_given(tmp_path):
     write_trajectory(tmp_path / "set" / "traj_0", 4, np.eye(3, 2))
-    episodes = open_trajectories(tmp_path / "set", cache_dir=tmp_path / "cache", kind="continuous")
+    episodes = open_episodes(
+        tmp_path / "set", ReadOptions(action_kind="continuous"), cache_dir=tmp_path / "cache"
+    )
     assert episodes.space.kind == "continuous"
     with pytest.raises(UserError, match="discrete actions are whole numbers"):
-        open_trajectories(tmp_path / "set", cache_dir=tmp_path / "cache", kind="discrete")
+        open_episodes(tmp_path / "set", ReadOptions(action_kind="discrete"), cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match="use auto, discrete"):
-        open_trajectories(tmp_path / "set", cache_dir=tmp_path / "cache", kind="analog")
+        open_episodes(tmp_path / "set", ReadOptions(action_kind="analog"), cache_dir=tmp_path / "cache")
 
 
 def test_trajectories_may_all_be_numbered_from_1(tmp_path):
     for name in ("traj_a", "traj_b"):
         write_trajectory(tmp_path / "set" / name, 4, np.zeros(3, np.int64), first=1)
-    assert len(open_trajectories(tmp_path / "set", cache_dir=tmp_path / "cache")) == 2
+    assert len(open_episodes(tmp_path / "set", cache_dir=tmp_path / "cache")) == 2
 
 
 def remove(path):
@@ -162,7 +164,7 @@ def no_trajectories(root):
         (resize, r"state_1\.png is 9 x 9 px while the first frame is 4 x 6"),
         (twin, "have the same number"),
         (empty, "traj_10 has no frames"),
-        (no_trajectories, "holds neither"),
+        (no_trajectories, "is of no known format"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence_and_no_cache_is_left(folder, tmp_path, damage, says):
@@ -176,11 +178,11 @@ def test_what_is_wrong_is_said_in_one_sentence_and_no_cache_is_left(folder, tmp_
 def test_columns_of_whole_numbers_are_ambiguous(tmp_path):
     write_trajectory(tmp_path / "set" / "traj_0", 3, np.array([[0, 2], [1, 0]]))
     with pytest.raises(UserError, match="set the action kind"):
-        open_trajectories(tmp_path / "set", cache_dir=tmp_path / "cache")
+        open_episodes(tmp_path / "set", cache_dir=tmp_path / "cache")
 
 
 def test_a_path_that_is_no_data_set_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is not a folder"):
+    with pytest.raises(UserError, match="does not exist"):
         open_episodes(tmp_path / "nowhere")
 
 
@@ -204,7 +206,7 @@ def test_mutated_trajectory_files_give_a_user_error_or_episodes(damaged, data):
     drop = data.draw(st.sampled_from([0, 1, 1, 4, 50, 10**6]))
     path.write_bytes(original[:place] + data.draw(st.binary(max_size=4)) + original[place + drop :])
     try:
-        episodes = open_trajectories(root / "set", cache_dir=root / "cache")
+        episodes = open_episodes(root / "set", cache_dir=root / "cache")
     except UserError as error:
         message = str(error)
     else:
