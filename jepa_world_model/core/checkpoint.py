@@ -233,7 +233,7 @@ def load_checkpoint(
     verify_checkpoint(path)
     state = json.loads((path / STATE).read_text())
     weights, own = load_file(path / MODEL), model.state_dict()
-    _require_same(f"checkpoint {path} is of another model", weights, own)
+    require_same(f"checkpoint {path} is of another model", weights, own)
     moments = None
     if optimizer is not None:
         moments = _optimizer_state(path, state["optimizer"], load_file(path / OPTIMIZER), optimizer)
@@ -282,7 +282,7 @@ def _optimizer_state(
     return {"state": entries, "param_groups": now["param_groups"]}
 
 
-def _require_same(what: str, saved: Mapping[str, Tensor], own: Mapping[str, Tensor], most: int = 8) -> None:
+def require_same(what: str, saved: Mapping[str, Tensor], own: Mapping[str, Tensor], most: int = 8) -> None:
     """UserError that names the keys in which two sets of tensors differ, with both shapes."""
 
     def told(tensor: Tensor) -> str:

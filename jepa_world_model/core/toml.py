@@ -125,6 +125,11 @@ def parse_toml(cls: type[C], text: str, base: C | None = None, source: str = "co
     return _build(cls, tree, cls() if base is None else base, source, "")
 
 
+def from_dict(cls: type[C], tree: Mapping[str, Any], source: str = "configuration") -> C:
+    """As `from_toml`, from nested tables, such as a JSON file holds; `source` is named in errors."""
+    return _build(cls, tree, cls(), source, "")
+
+
 def _build(root: type, tree: Mapping[str, Any], base: Any, source: str, prefix: str) -> Any:
     """`base` with the entries of the TOML table at `prefix` put in its fields; `root` is the outer class."""
     fields, changes = hints(type(base)), {}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -25,6 +29,7 @@ from jepa_world_model.models.pose import (
     TemporalDistance,
 )
 from jepa_world_model.models.predictor import Predictor
+from jepa_world_model.models.pretrained import fill, read_pretrained, upload, write_pretrained
 
 BUILDERS: Mapping[str, Callable[[ModelConfig], nn.Module]] = {
     "encoder": Encoder,
@@ -72,3 +77,33 @@ class WorldModel(nn.Module):
         for name, build in BUILDERS.items():  # in this order, whatever the order of `groups`
             if name in groups:
                 self.add_module(name, build(cfg))
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, card: str = "", extra: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write config.json, model.safetensors and the model card README.md into a folder; returns it.
+
+        card: text of the card; empty: one that names the parts. extra: plain JSON kept in config.json.
+        """
+        return write_pretrained(folder, self, self.cfg, card=card, extra=extra)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False
+    ) -> WorldModel:
+        """The model of a folder that `save_pretrained` wrote, or of the Hub ("owner/name"), in eval mode.
+
+        Errors: UserError for what is absent, damaged or of another model.
+        """
+        read = read_pretrained(source, revision=revision, local_files_only=local_files_only)
+        model = cls(read.model, read.groups)
+        fill(model, read)
+        return model.eval()
+
+    def push_to_hub(self, name: str, *, card: str = "", private: bool = False) -> str:
+        """Put the model on the Hugging Face Hub as "owner/name"; returns its address.
+
+        Errors: UserError when nobody is logged in, or the Hub refuses.
+        """
+        with tempfile.TemporaryDirectory() as place:
+            return upload(self.save_pretrained(place, card=card), name, private=private)
