@@ -53,7 +53,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         rows, coarse = z.reshape(-1, z.shape[-1]), self.sizes[0]
-        x = torch.relu(self.seed(rows)).view(len(rows), coarse, coarse, -1).permute(0, 3, 1, 2)
+        x = torch.relu(self.seed(rows)).view(rows.shape[0], coarse, coarse, -1).permute(0, 3, 1, 2)
         x = torch.relu_(self.first(x))
         for mix, double, size in zip(self.mixes, self.doublings, self.sizes[1:-1], strict=True):
             x = x + torch.relu_(mix(x))
