@@ -21,6 +21,7 @@ from jepa_world_model.data.batch import ActionSpace, Batch
 from jepa_world_model.experiment.build import build_task, resolve_device
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.data import open_dataset
+from jepa_world_model.models.pretrained import WEIGHTS, fill, read_pretrained
 from jepa_world_model.models.world_model import WorldModel
 from jepa_world_model.planning.dynamics import WorldModelDynamics
 
@@ -135,6 +136,12 @@ class LoadedRun:
         states = self.task.states(self.batch(frames, actions), names)
         return {name: states[name] for name in names}
 
+    def save_pretrained(self, folder: str | os.PathLike[str], *, programs: bool = False) -> list[Path]:
+        """Write the model for others, with its card; `programs` adds the torch.export files. Returns the files."""
+        from jepa_world_model.experiment.release import release
+
+        return release(self, folder, programs=programs)
+
     @torch.no_grad()
     def imagine(self, frames: np.ndarray | Tensor, actions: np.ndarray) -> Imagined:
         """What follows the frames seen, as the model expects it from the actions alone (open loop).
@@ -176,7 +183,7 @@ class LoadedRun:
 def load(
     folder: str | os.PathLike[str], *, device: str = "auto", step: int | None = None, precision: str = ""
 ) -> LoadedRun:
-    """The model of a run folder, from its newest checkpoint or that of a step.
+    """The model of a run folder, from its newest checkpoint or that of a step; or of a folder that `release` wrote.
 
     device: "auto", "cpu", "cuda". precision: "fp32" or "bf16"; empty: as it was trained.
     Errors: UserError for a folder that holds no run, no checkpoint, or one of another shape.
@@ -189,13 +196,24 @@ def load(
         cfg = dataclasses.replace(cfg, precision=precision)
     space = read_space(folder, cfg)
     cfg = dataclasses.replace(
-        cfg, model=dataclasses.replace(cfg.model, action_dim=space.dim, action_kind=space.kind)
+        cfg,
+        model=dataclasses.replace(
+            cfg.model,
+            action_dim=space.dim,
+            action_kind=space.kind,
+            backbone_weights="",  # what the backbone started from; the checkpoint has what became of it
+        ),
     )
     with isolated(
         Streams(cfg.seed), "load"
     ):  # fresh weights are drawn first: leave the caller's generators be
         task = build_task(cfg, resolve_device(device))
-    done = int(load_checkpoint(_chosen(folder / "checkpoints", step), task.model)["step"])
+    if step is None and (folder / WEIGHTS).is_file():
+        read = read_pretrained(folder)
+        fill(task.model, read)
+        done = int(read.about.get("training", {}).get("steps", 0))
+    else:
+        done = int(load_checkpoint(_chosen(folder / "checkpoints", step), task.model)["step"])
     task.model.eval().requires_grad_(False)
     return LoadedRun(folder, cfg, task, space, done)
 

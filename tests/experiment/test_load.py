@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,25 +13,13 @@ from jepa_world_model.core.config import from_toml
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.experiment import TrainConfig, build, load
 from jepa_world_model.experiment.load import ACTIONS
-from tests.experiment.test_run import run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A run of four steps with a checkpoint after two."""
-    place = tmp_path_factory.mktemp("load")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        flags = ["--steps", "4", "--name", "a", "--checkpoint-every", "2", "--no-report"]
-        assert run(*flags, "--data.cache-dir", str(place / "datasets")) == 0
-    return place / "runs" / "a"
-
-
-@pytest.fixture(scope="module")
-def experiment(folder):
+def experiment(trained):
     """The same run as the trainer builds it, with the trained weights."""
-    built = build(from_toml(TrainConfig, folder / "config.toml"))
-    load_checkpoint(latest_checkpoint(folder / "checkpoints"), built.task.model)
+    built = build(from_toml(TrainConfig, trained / "config.toml"))
+    load_checkpoint(latest_checkpoint(trained / "checkpoints"), built.task.model)
     built.task.model.eval()
     return built
 
@@ -43,9 +30,9 @@ def raw_windows(experiment) -> tuple[np.ndarray, np.ndarray]:
     return batch.frames.numpy(), experiment.episodes.space.decode(batch.actions.numpy())
 
 
-def test_the_states_of_a_loaded_run_are_those_of_the_trained_model(folder, experiment):
+def test_the_states_of_a_loaded_run_are_those_of_the_trained_model(trained, experiment):
     frames, actions = raw_windows(experiment)
-    loaded = load(folder, device="cpu")
+    loaded = load(trained, device="cpu")
     with torch.no_grad():
         expected = experiment.task.states(experiment.held_out.batch(np.arange(2)), ["z", "h", "p"])
     found = loaded.states(frames, actions)
@@ -54,9 +41,9 @@ def test_the_states_of_a_loaded_run_are_those_of_the_trained_model(folder, exper
     assert loaded.space == experiment.episodes.space
 
 
-def test_encode_takes_one_window_or_many_with_channels_first_or_last(folder, experiment):
+def test_encode_takes_one_window_or_many_with_channels_first_or_last(trained, experiment):
     frames, _ = raw_windows(experiment)
-    loaded = load(folder, device="cpu")
+    loaded = load(trained, device="cpu")
     z = loaded.encode(frames)  # [2,T,Dz]
     assert torch.allclose(loaded.encode(frames[0]), z[0], atol=1e-6)  # kernels differ with the batch size
     assert torch.equal(loaded.encode(np.moveaxis(frames, -3, -1)), z)
@@ -64,9 +51,9 @@ def test_encode_takes_one_window_or_many_with_channels_first_or_last(folder, exp
     assert not torch.allclose(z[0], z[1])
 
 
-def test_imagining_is_the_rollout_of_training_from_the_last_frame_seen(folder, experiment):
+def test_imagining_is_the_rollout_of_training_from_the_last_frame_seen(trained, experiment):
     frames, actions = raw_windows(experiment)
-    loaded, seen = load(folder, device="cpu"), 3
+    loaded, seen = load(trained, device="cpu"), 3
     names = ["rollout", "rollout_p", "x_rollout"]
     with torch.no_grad():
         states = experiment.task.states(experiment.held_out.batch(np.arange(2)), names)
@@ -89,9 +76,9 @@ def test_imagining_is_the_rollout_of_training_from_the_last_frame_seen(folder, e
     )  # a byte may round the other way
 
 
-def test_an_anchored_run_draws_the_true_frame_plus_the_change(folder, experiment):
+def test_an_anchored_run_draws_the_true_frame_plus_the_change(trained, experiment):
     frames, actions = raw_windows(experiment)
-    loaded = load(folder, device="cpu")
+    loaded = load(trained, device="cpu")
     anchored = dataclasses.replace(loaded, cfg=dataclasses.replace(loaded.cfg, render_mode="anchor_delta"))
     with torch.no_grad():
         plain = loaded.model.decoder(loaded.imagine(frames[:, :1], actions).z)
@@ -102,42 +89,42 @@ def test_an_anchored_run_draws_the_true_frame_plus_the_change(folder, experiment
     assert not np.array_equal(found, loaded.imagine(frames[:, :1], actions).frames)
 
 
-def test_loading_leaves_the_callers_random_numbers_and_gives_fixed_parameters(folder):
+def test_loading_leaves_the_callers_random_numbers_and_gives_fixed_parameters(trained):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    loaded = load(folder, device="cpu")
+    loaded = load(trained, device="cpu")
     assert torch.equal(torch.rand(2), expected)
     assert not any(p.requires_grad for p in loaded.task.model.parameters())
     assert not loaded.task.model.training
 
 
-def test_an_earlier_checkpoint_is_loaded_by_its_step(folder):
-    named = load(folder, device="cpu", step=2)
+def test_an_earlier_checkpoint_is_loaded_by_its_step(trained):
+    named = load(trained, device="cpu", step=2)
     assert named.step == 2
-    newest = load(folder, device="cpu")
+    newest = load(trained, device="cpu")
     assert not torch.equal(*(run.task.model.predictor.inner.weight for run in (named, newest)))
 
 
-def test_a_run_without_its_action_space_takes_it_from_the_data(folder):
-    space, text = load(folder, device="cpu").space, (folder / ACTIONS).read_text()
-    (folder / ACTIONS).unlink()
+def test_a_run_without_its_action_space_takes_it_from_the_data(trained):
+    space, text = load(trained, device="cpu").space, (trained / ACTIONS).read_text()
+    (trained / ACTIONS).unlink()
     try:
-        assert load(folder, device="cpu").space == space
-        (folder / ACTIONS).write_text("{")
+        assert load(trained, device="cpu").space == space
+        (trained / ACTIONS).write_text("{")
         with pytest.raises(UserError, match=r"actions\.json is damaged"):
-            load(folder)
+            load(trained)
     finally:
-        (folder / ACTIONS).write_text(text)
+        (trained / ACTIONS).write_text(text)
 
 
-def test_what_cannot_be_is_one_sentence(folder, experiment, tmp_path):
+def test_what_cannot_be_is_one_sentence(trained, experiment, tmp_path):
     frames, actions = raw_windows(experiment)
-    loaded = load(folder, device="cpu")
+    loaded = load(trained, device="cpu")
     with pytest.raises(UserError, match="is no run"):
         load(tmp_path)
     with pytest.raises(UserError, match=r"no checkpoint of step 9; there are \[2, 4\]"):
-        load(folder, step=9)
+        load(trained, step=9)
     with pytest.raises(UserError, match="leave nothing to imagine"):
         loaded.imagine(frames, actions)
     with pytest.raises(UserError, match="are of 1 windows, the frames of 2"):
