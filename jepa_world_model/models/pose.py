@@ -63,7 +63,15 @@ class TemporalDistance(nn.Module):
         self.embedding = Mlp(cfg.z_dim, cfg.hidden_dim, 2 * width, bias=False)  # one would cancel
 
     def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        both, way = (self.embedding(z_a) - self.embedding(z_b)).float().chunk(2, -1)
+        return self.between(self.embed(z_a), self.embed(z_b))
+
+    def embed(self, z: Tensor) -> Tensor:
+        """One frame's side of the comparison, so that a planner computes the goal's once: [...,Dz] -> [...,D]."""
+        return self.embedding(z)
+
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
+        """log(1 + steps) from one embedded frame to another: [...,D] -> [...]."""
+        both, way = (a - b).float().chunk(2, -1)
         far = (both.square().sum(-1) + 1e-6).sqrt() - 1e-3  # a root with a gradient at zero
         climb = F.relu(way.unflatten(-1, (self.GROUPS, -1))).amax(-1).mean(-1)
         return torch.log1p(far.clamp(min=0) + climb)
