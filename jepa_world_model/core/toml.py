@@ -94,15 +94,30 @@ def suggest(name: str, known: Sequence[str]) -> str:
 # ---- TOML ----
 
 
+def find_config(path: str | os.PathLike[str]) -> Path:
+    """The file at a path; else the shipped configuration of that name: "atari_freeway", "configs/atari_freeway.toml".
+
+    Errors: ConfigError that lists the shipped ones.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    package = Path(__file__).parents[1]
+    places = (package / "configs", package.parent / "configs")  # installed; in a checkout
+    shipped = {file.stem: file for place in places for file in sorted(place.glob("*.toml"))}
+    if path.parent in (Path("."), Path("configs")) and path.suffix in ("", ".toml") and path.stem in shipped:
+        return shipped[path.stem]
+    hint = suggest(path.stem, list(shipped)) or f"; shipped ones are {', '.join(shipped) or 'none'}"
+    raise ConfigError(f"no configuration file at {path}{hint}; check the path given to --config")
+
+
 def from_toml(cls: type[C], path: str | os.PathLike[str], base: C | None = None) -> C:
     """The configuration that a TOML file describes, on top of `base` (the defaults).
 
     Errors: ConfigError in one sentence: a file that cannot be read, an unknown key, a wrong type.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"no configuration file at {path}; check the path given to --config") from None
+        text = find_config(path).read_bytes().decode("utf-8")
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a configuration file; give a .toml file") from None
     except UnicodeDecodeError as problem:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from jepa_world_model import __version__
 from jepa_world_model.core.checkpoint import require_same
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.extras import require
 from jepa_world_model.core.run import atomic_write, require_space, writing
 from jepa_world_model.core.toml import from_dict
 from jepa_world_model.model_config import ModelConfig
@@ -135,11 +136,7 @@ def fill(model: nn.Module, read: Pretrained) -> None:
 
 def hub() -> ModuleType:
     """huggingface_hub. Errors: UserError that names the extra."""
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise UserError('the Hugging Face Hub needs: pip install "jepa-world-model[hub]"') from None
-    return huggingface_hub
+    return require("huggingface_hub", "models of the Hugging Face Hub", "hub")
 
 
 def fetch(name: str, revision: str | None, local_files_only: bool) -> Path:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jepa_world_model.core.toml import (
     ConfigError,
+    find_config,
     parse_toml,
     to_toml,
 )
@@ -110,3 +111,24 @@ def test_a_mistake_in_toml_is_one_sentence_with_file_path_and_what_was_allowed(t
 def test_a_value_toml_cannot_hold_is_refused_rather_than_changed(cfg: Config, words: str):
     with pytest.raises(ConfigError, match=words):
         to_toml(cfg)
+
+
+def test_a_shipped_configuration_is_found_by_name_from_any_folder_and_an_own_file_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = find_config("atari_freeway")
+    assert found.read_text().startswith("# Freeway")
+    assert find_config("configs/atari_freeway.toml") == find_config("atari_freeway.toml") == found
+    (tmp_path / "atari_freeway").write_text("steps = 1\n")
+    assert find_config("atari_freeway").read_text() == "steps = 1\n"
+
+
+def test_a_configuration_that_is_nowhere_names_the_shipped_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"no configuration file at nothing\.toml; shipped ones are .*atari_freeway"
+    ):
+        find_config("nothing.toml")
+    with pytest.raises(ConfigError, match="did you mean atari_freeway"):
+        find_config("atari_freway")
+    with pytest.raises(ConfigError, match=r"no configuration file at runs/atari_freeway\.toml"):
+        find_config("runs/atari_freeway.toml")  # a path that is wrong is not answered with another file

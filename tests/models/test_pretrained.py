@@ -184,7 +184,7 @@ def test_uploading_asks_for_a_login_first(model, tmp_path, monkeypatch):
 
 def test_without_the_library_the_extra_is_named(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r'pip install "jepa-world-model\[hub\]"'):
+    with pytest.raises(UserError, match=r"pip install 'jepa-world-model\[hub\]'"):
         model.push_to_hub("me/model")
 
 

@@ -1,0 +1,9 @@
+"""The one thing that pyproject.toml cannot say: configs/ lies beside the package here and inside it when installed."""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages(include=["jepa_world_model", "jepa_world_model.*"]), "jepa_world_model.configs"],
+    package_dir={"jepa_world_model.configs": "configs"},
+    package_data={"jepa_world_model": ["py.typed"], "jepa_world_model.configs": ["*.toml"]},
+)
