@@ -21,7 +21,7 @@ class DataConfig:
     """The episodes, and how they are split."""
 
     source: str = "gridworld"  # a built-in world ("gridworld", "two_rooms"), or the path of a data set
-    format: str = "auto"  # of a data set: what its files look like, or store, trajectories, hdf5
+    format: str = "auto"  # of a data set: what its files look like, or a name: store, hdf5, video, ...
     camera: str = ""  # of a data set with several: whose images are the frames
     action_kind: str = "auto"  # of a data set that does not tell: discrete, multi_binary or continuous
     size: int = 0  # px, square that the frames of a data set are resized to; 0 keeps their size

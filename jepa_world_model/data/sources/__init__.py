@@ -16,10 +16,11 @@ from jepa_world_model.data.sources.hdf5 import HDF5
 from jepa_world_model.data.sources.recording import Format, ReadOptions, WriteOptions, fingerprint, to_store
 from jepa_world_model.data.sources.stored import STORE, fits
 from jepa_world_model.data.sources.trajectories import TRAJECTORIES
+from jepa_world_model.data.sources.video import VIDEO
 from jepa_world_model.data.store import open_store, write_once
 
 CACHE_DIR = Path("datasets/cache")
-FORMATS: Mapping[str, Format] = {f.name: f for f in (STORE, TRAJECTORIES, HDF5)}
+FORMATS: Mapping[str, Format] = {f.name: f for f in (STORE, TRAJECTORIES, HDF5, VIDEO)}
 
 
 def detect(path: str | Path, format: str = "auto") -> Format:

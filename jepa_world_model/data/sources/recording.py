@@ -56,7 +56,11 @@ class ReadOptions:
 class WriteOptions:
     """How a data set is written in another format."""
 
-    lossy: bool = False  # video: smaller files, other pixels
+    crf: int = 0  # of videos: 0 keeps every pixel; 12 to 28 makes smaller files and changes them
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crf <= 51:
+            raise UserError(f"crf is {self.crf}; use 0 for lossless video, or 1 to 51 (18 looks the same)")
 
 
 @dataclass(frozen=True, kw_only=True)
