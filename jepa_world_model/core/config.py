@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
-from jepa_world_model.core.errors import ConfigError, UserError
+from jepa_world_model.core.errors import ConfigError, PeerError, UserError
 from jepa_world_model.core.toml import (
     describe,
     from_toml,
@@ -241,7 +241,7 @@ def field_comments(cls: type) -> dict[str, str]:
 def cli_main(function: Callable[[], int | None]) -> int:
     """Run a command; what the user can mend becomes `error: ...` on stderr and exit code 2.
 
-    With JEPA_WM_DEBUG=1 the traceback is printed too. Ctrl-C gives 130, a closed pipe 141.
+    With JEPA_WM_DEBUG=1 the traceback is printed too. Another process that failed gives 1, Ctrl-C 130, a closed pipe 141.
     """
     try:
         return function() or 0
@@ -250,6 +250,9 @@ def cli_main(function: Callable[[], int | None]) -> int:
             traceback.print_exc()
         print(f"error: {problem}", file=sys.stderr)
         return 2
+    except PeerError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # the reader of our output has gone, as in `... --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -11,5 +11,9 @@ class ConfigError(UserError):
     """A configuration key or value that cannot be used."""
 
 
+class PeerError(RuntimeError):
+    """Another process of the same training failed; the message says which, and of what."""
+
+
 class ContractError(UserError):
     """A declaration broken: a loss or latent reads, moves or owns what it did not declare."""

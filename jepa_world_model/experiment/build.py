@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.optim import build_optimizer
 from jepa_world_model.core.rng import Streams, seed_everything
@@ -47,7 +48,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and any(ask() for ask in native if ask) else "fp32"
 
 
-def build_task(cfg: TrainConfig, device: torch.device | str = "cpu") -> Task:
+def build_task(cfg: TrainConfig, device: torch.device | str = "cpu", world: World = ALONE) -> Task:
     """Model and task of a configuration whose sizes are resolved; weights from `cfg.seed`."""
     weights = dataclasses.asdict(cfg.loss_weights)
     graph = cfg.graph()
@@ -59,6 +60,7 @@ def build_task(cfg: TrainConfig, device: torch.device | str = "cpu") -> Task:
     return Task(
         model, graph, LOSSES, weights=weights, gates=cfg.edge_gates(), settings=cfg.settings, options=cfg.loss_options,
         streams=Streams(cfg.seed), autocast=autocast, schedules=cfg.schedules(), normalize=cfg.loss_normalization,
+        world=world,
     )  # fmt: skip
 
 
@@ -88,6 +90,7 @@ def resolve_sizes(cfg: TrainConfig, space: ActionSpace, frame_shape: tuple[int, 
     )
 
 
+DATA = "data"  # the random stream of the order of windows
 CALIBRATION_FRAMES = 384  # the encoder's readout starts at mean 0, variance 1 over as many training frames
 
 
@@ -104,30 +107,40 @@ class Experiment:
     device: torch.device
 
     def batch(self, step: int) -> Batch:
-        """The training batch of a step, on the device: a function of (seed, step) alone."""
+        """This process's share of the batch of a step, on the device: a function of (seed, step) alone."""
         return self.loader.batch(step).to(self.device)
 
+    def first_windows(self, n: int) -> Batch:
+        """The first n windows of the first batch, the same on every process."""
+        whole = Loader(self.loader.windows, self.loader.batch_size, self.task.streams, DATA)
+        return self.loader.windows.batch(whole.indices(0)[:n]).to(self.device)
 
-def build(cfg: TrainConfig) -> Experiment:
-    """Data, model, task and optimizer of a configuration. Errors: UserError for what the user can mend."""
-    device = resolve_device(cfg.device)
+
+def build(cfg: TrainConfig, world: World = ALONE) -> Experiment:
+    """Data, model, task and optimizer of a configuration. Errors: UserError for what the user can mend.
+
+    world: the processes that share every batch; all start with the weights of the first.
+    """
+    device = resolve_device(cfg.device) if world.size == 1 else world.device
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    episodes = open_dataset(cfg.data)
+    with world.leading():  # a built-in world is made on first use: once a machine
+        episodes = open_dataset(cfg.data)
     cfg = dataclasses.replace(cfg, precision=resolve_precision(cfg.precision, device))
     cfg = resolve_sizes(cfg, episodes.space, tuple(episodes.frames.shape[1:]))
     train_ids, held_ids = split_episodes(episodes, cfg.data.val_fraction, cfg.data.seed)
-    task = build_task(cfg, device)
+    task = build_task(cfg, device, world)
     windows = Windows(episodes, train_ids, frames=cfg.seq_len)
     if hasattr(task.model, "encoder"):
         frames = spread(windows, CALIBRATION_FRAMES // cfg.seq_len).to(device).frames.flatten(0, 1)
         calibrate(task.model.encoder, frames.float() / 255)
+    world.align(task.model)
     # A rate may be set for any group there could be; a misspelt one is still refused.
     rates = {
         name: rate for name, rate in cfg.optim.lr_scale.items() if name in task.groups or name not in BUILDERS
     }
     optimizer = build_optimizer(task.groups, dataclasses.replace(cfg.optim, lr_scale=rates), no_decay)
-    loader = Loader(windows, cfg.batch_size, task.streams, "data")
+    loader = Loader(windows, cfg.batch_size, task.streams, DATA, rank=world.rank, world=world.size)
     held_out = Windows(episodes, held_ids, frames=max(cfg.seq_len, cfg.rollout_horizon + 1))
     return Experiment(cfg, episodes, task, optimizer, loader, held_out, device)
 

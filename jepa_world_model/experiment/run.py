@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,13 +14,14 @@ import torch
 from jepa_world_model import __version__
 from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from jepa_world_model.core.config import diff_from_defaults
-from jepa_world_model.core.engine import Hook, fit
+from jepa_world_model.core.engine import Hook, Outcome, fit
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, WandbSink, closing, rewind_metrics
 from jepa_world_model.core.optim import set_lr
 from jepa_world_model.core.proof import ReachTable, prove
 from jepa_world_model.core.run import Run, atomic_write, environment
 from jepa_world_model.core.step import train_step
+from jepa_world_model.core.together import joined
 from jepa_world_model.data.episodes import describe
 from jepa_world_model.diagnostics.records import save_snapshot
 from jepa_world_model.diagnostics.report import write_report
@@ -36,38 +38,52 @@ def train(cfg: TrainConfig) -> Path:
     """Build, prove, train and report; returns the run folder.
 
     Errors: UserError for what the user can mend, ContractError when the routing is not what was declared; in both cases
-    before a run folder exists, unless it is a fault of the training itself.
+    before a run folder exists, unless it is a fault of the training itself. Started by torchrun, every process runs this
+    on its share of each batch; the first of them writes.
     """
-    experiment = build(cfg)
-    table = prove(experiment.task, experiment.batch(0).rows(PROOF_WINDOWS), experiment.optimizer)
-    run, start = _open_run(experiment)
-    _announce(run, experiment, table)
-    outcome = _fit(run, experiment, start)
+    with joined(cfg.device) as world:
+        experiment = build(cfg, world)
+        table = prove(experiment.task, experiment.first_windows(PROOF_WINDOWS), experiment.optimizer)
+        run, start = _open_run(experiment)
+        if world.leads:
+            _announce(run, experiment, table)
+        outcome = _fit(run, experiment, start)
+        if world.leads:
+            _conclude(run, experiment, outcome)
+        return run.folder
+
+
+def _conclude(run: Run, experiment: Experiment, outcome: Outcome) -> None:
+    """What a run ends with: how to go on, the report, the folder."""
     say = print
     if outcome.interrupted:
         say(f"stopped after step {outcome.step}; continue with --resume --name {run.name}")
     if experiment.cfg.report:
         say(f"report: {write_report(run.folder)}")
     say(f"run:    {run.folder}")
-    return run.folder
 
 
 def _open_run(experiment: Experiment) -> tuple[Run, int]:
     """A new run folder and step 0, or with `resume` the named one and the step of its newest checkpoint."""
     cfg = experiment.cfg
+    world = experiment.task.world
     if not cfg.resume:
-        return Run.create(cfg.output_dir, cfg.name, cfg, slug=Path(cfg.data.source).name, argv=sys.argv), 0
+        slug = Path(cfg.data.source).name
+        made = Run.create(cfg.output_dir, cfg.name, cfg, slug=slug, argv=sys.argv) if world.leads else None
+        return Run(folder=Path(world.told(str(made.folder) if made else ""))), 0
     if not cfg.name:
         raise UserError("--resume needs the --name of the run to continue")
     run = Run.open(Path(cfg.output_dir) / cfg.name)
-    newest = latest_checkpoint(run.checkpoints)
-    if newest is None:
+    found = latest_checkpoint(run.checkpoints) if world.leads else None
+    newest = world.told(str(found or ""))
+    if not newest:
         raise UserError(f"{run.folder} has no checkpoint to resume from; start it again under another --name")
     extra = load_checkpoint(newest, experiment.task.model, experiment.optimizer)
     if experiment.task.sizes is not None:
         sizes = {name: torch.tensor(value) for name, value in extra["loss_sizes"].items()}
         experiment.task.sizes.load_state_dict(sizes)
-    rewind_metrics(run.metrics, extra["step"])
+    if world.leads:
+        rewind_metrics(run.metrics, extra["step"])
     return run, extra["step"]
 
 
@@ -112,11 +128,9 @@ def _announce(run: Run, experiment: Experiment, table: ReachTable) -> None:
         print(f"note: {warning}")
 
 
-def _fit(run: Run, experiment: Experiment, start: int):
-    """The training loop with its hooks and sinks."""
+def _fit(run: Run, experiment: Experiment, start: int) -> Outcome:
+    """The training loop; the first process has the hooks and sinks."""
     cfg, task, optimizer = experiment.cfg, experiment.task, experiment.optimizer
-    held_out = spread(experiment.held_out, cfg.eval_windows).to(experiment.device)
-    seen = spread(experiment.loader.windows, 2 * cfg.eval_windows).to(experiment.device)
 
     def step(index: int) -> dict[str, torch.Tensor | float]:
         lr = set_lr(optimizer, cfg.optim, index, cfg.steps)
@@ -131,30 +145,46 @@ def _fit(run: Run, experiment: Experiment, start: int):
             run.checkpoints, done, task.model, optimizer, {"loss_sizes": sizes}, keep=cfg.keep_checkpoints
         )
 
+    loop = partial(
+        fit, step, model=task.model, steps=cfg.steps, start=start, streams=task.streams, log_every=cfg.log_every,
+        examples_per_step=cfg.batch_size * cfg.seq_len, should_stop=task.world.any,
+    )  # fmt: skip
+    if not task.world.leads:
+        return loop()
+    watch, hooks = _watching(run, experiment, start)
+    hooks.append(Hook(name="checkpoint", every=cfg.checkpoint_every, call=save))
+    with closing(_sinks(run, cfg, start)) as sinks:
+        outcome = loop(hooks=hooks, sinks=sinks, finish=save)
+    watch.conclude()
+    return outcome
+
+
+def _watching(run: Run, experiment: Experiment, start: int) -> tuple[Watch, list[Hook]]:
+    """What measures the model now and then, on one process by itself."""
+    cfg, task = experiment.cfg, experiment.task.alone()
+    held_out = spread(experiment.held_out, cfg.eval_windows).to(experiment.device)
+    seen = spread(experiment.loader.windows, 2 * cfg.eval_windows).to(experiment.device)
+
     def picture(done: int) -> None:
         save_snapshot(run.folder, take_snapshot(task, held_out))
 
     watch = Watch(
         run.folder, task, held_out, experiment.batch, seen=seen, every=cfg.grad_report_every, start=start
     )
-    hooks = [
+    return watch, [
         Hook(name="evaluate", every=cfg.eval_every, call=watch.evaluate, at_end=True),
         *watch.hooks,
         Hook(name="snapshot", every=0, call=picture, at_end=cfg.report),
-        Hook(name="checkpoint", every=cfg.checkpoint_every, call=save),
     ]
+
+
+def _sinks(run: Run, cfg: TrainConfig, start: int) -> list[Sink]:
     sinks: list[Sink] = [JsonlSink(run.metrics), TerminalSink(cfg.steps, start=start)]
     if cfg.wandb.mode != "disabled":
         sinks.append(
             WandbSink(run.folder, mode=cfg.wandb.mode, project=cfg.wandb.project, settings=_plain(cfg))
         )
-    with closing(sinks):
-        outcome = fit(
-            step, model=task.model, steps=cfg.steps, start=start, streams=task.streams, hooks=hooks, sinks=sinks,
-            log_every=cfg.log_every, examples_per_step=cfg.batch_size * cfg.seq_len, finish=save,
-        )  # fmt: skip
-    watch.conclude()
-    return outcome
+    return sinks
 
 
 def _plain(cfg: TrainConfig) -> Mapping[str, object]:
