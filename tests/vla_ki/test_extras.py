@@ -20,7 +20,7 @@ def test_what_is_there_is_imported():
 def test_a_missing_package_is_named_with_its_extra(package, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / "meta").mkdir()
-    (tmp_path / "meta/info.json").write_text('{"codebase_version": "v3.0", "features": {}}')
+    (tmp_path / "meta/info.json").write_text('{"codebase_version": "v3.0", "fps": 10, "features": {}}')
     with pytest.raises(
         UserError, match=rf"need the package `{package}`: pip install 'jepa-world-model\[vla\]'"
     ):
