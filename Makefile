@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FLAGS ?=
 
-.PHONY: train test lint docs clean
+.PHONY: train test lint docs site clean
 
 train: $(VENV)/installed
 	$(BIN)/python jepa_world_model_trainer.py $(FLAGS)
@@ -18,6 +18,9 @@ lint: $(VENV)/installed-dev
 docs: $(VENV)/installed
 	$(BIN)/jepa-wm docs
 
+site: $(VENV)/installed-dev
+	$(BIN)/mkdocs build
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
@@ -25,7 +28,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,atari,vla,data,hub,tensorboard]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,atari,vla,data,docs,hub,tensorboard]"
 	touch $@
 
 clean:

@@ -13,7 +13,14 @@ from jepa_world_model.core.config import from_toml, load_config
 from jepa_world_model.experiment import TrainConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "gradients.md", ROOT / "docs" / "concepts.md"]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{x}.md" for x in ("index", "gradients", "concepts", "recipes")),
+]
+OWN_TESTS = {  # pages whose blocks are run elsewhere
+    "adding.md": "tests/test_adding.py",
+    "vla.md": "tests/vla_ki/test_docs.py",
+}
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 OWN_FLAGS = {"gradients": {"--all-gates": 0, "--format": 1}}  # besides those of training
 
@@ -53,6 +60,18 @@ def test_a_command_exists_and_its_training_flags_parse(line, tmp_path):
     assert cfg.steps == 7 or str(config) not in words
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_every_page_with_a_command_or_code_is_held_by_a_test(path):
+    has_code = any("jepa" in body for _, body in BLOCK.findall(path.read_text(encoding="utf-8")))
+    if (
+        has_code and path not in PAGES and path.name != "log.md"
+    ):  # the log tells what was run, not what to run
+        assert path.name in OWN_TESTS, (
+            f"add docs/{path.name} to PAGES, or to OWN_TESTS with the test that runs it"
+        )
+        assert path.name in (ROOT / OWN_TESTS[path.name]).read_text(encoding="utf-8")
+
+
 def test_the_readme_is_short_and_names_its_two_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("\n") < 150
@@ -60,7 +79,8 @@ def test_the_readme_is_short_and_names_its_two_commands():
     assert "make test" in text
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.toml")), ids=lambda p: p.name)
 def test_a_shipped_configuration_is_valid_and_says_why(path):
-    assert from_toml(TrainConfig, path) != TrainConfig()
+    same = from_toml(TrainConfig, path) == TrainConfig()
+    assert same == (path.stem == "source_document")  # which writes the defaults out
     assert path.read_text(encoding="utf-8").startswith("# ")

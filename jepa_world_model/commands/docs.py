@@ -1,4 +1,4 @@
-"""`jepa-wm docs`: write the generated pages: docs/losses.md, docs/configuration.md and the tables of docs/gradients.md."""
+"""`jepa-wm docs`: write the generated pages of docs/, and what is generated inside others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jepa_world_model.commands.docs_recipes import picture_name, recipe_picture, recipes, recipes_markdown
 from jepa_world_model.core.config import field_comments
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.run import atomic_write
@@ -28,26 +29,30 @@ def main(argv: Sequence[str]) -> None:
     for name, text in pages(folder).items():
         old = (folder / name).read_text(encoding="utf-8") if (folder / name).exists() else ""
         if old != text:
+            (folder / name).parent.mkdir(exist_ok=True)
             atomic_write(folder / name, text)
         print(f"{folder / name}: {'written' if old != text else 'up to date'}")
 
 
 def pages(folder: Path) -> dict[str, str]:
-    """The generated pages by file name, as they should be."""
+    """The generated pages by file name, as they should be. Recipes are read from configs/ beside the folder."""
+    found = recipes(folder.resolve().parent / "configs" / "recipes")
     return {
         "losses.md": losses_markdown(),
         "configuration.md": configuration_markdown(),
-        "gradients.md": within((folder / "gradients.md").read_text(encoding="utf-8"), gradients_markdown()),
+        "gradients.md": within(folder / "gradients.md", gradients_markdown()),
+        "recipes.md": within(folder / "recipes.md", recipes_markdown(found)),
         "latent_graph.svg": latent_graph(),
+        **{picture_name(name): recipe_picture(cfg) for name, cfg in found.items()},
     }
 
 
-def within(page: str, generated: str) -> str:
+def within(path: Path, generated: str) -> str:
     """The page with what stands between its two marks replaced. Errors: UserError when a mark is missing."""
-    head, begin, rest = page.partition(BEGIN)
+    head, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):
-        raise UserError(f"docs/gradients.md lacks the marks {BEGIN!r} and {END!r}")
+        raise UserError(f"{path} lacks the marks {BEGIN!r} and {END!r}")
     return f"{head}{BEGIN}\n\n{generated.strip()}\n\n{END}{tail}"
 
 

@@ -18,6 +18,8 @@ WIDTH, HEIGHT, GAP, DROP, PASS = (
     16,
 )  # a node, the space between, a row, and an edge that passes by
 
+LEGEND_WIDTH = 460  # px; a narrower picture would cut its legend off
+
 
 def graph_json(graph: Graph, gates: Mapping[str, float], wanted: Collection[str] = ()) -> dict[str, Any]:
     """What graph.json holds: `latents` (name, reads, trains, in computing order) and `gates` (edge to share).
@@ -52,6 +54,7 @@ def graph_svg(
     rows, chains = _layers(latents)
     order = _ordered(rows, chains)
     place, width = _placed(order, chains)
+    width = max(width, LEGEND_WIDTH)
     height = (len(order) - 1) * DROP + HEIGHT
     family = _families(latents)
     shift = _ports(chains, place)
