@@ -14,6 +14,7 @@ import numpy as np
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.data.batch import ActionSpace
 from jepa_world_model.data.frames import check_fit, fit_frame
+from jepa_world_model.data.spaces import from_zero, is_image, read_space
 from jepa_world_model.data.store import StoreWriter, write_arrays
 
 Policy = Callable[
@@ -77,33 +78,7 @@ def make_env(env_id: str, **options: Any) -> gymnasium.Env:
 
 def action_space_of(env: gymnasium.Env) -> ActionSpace:
     """The action space of an environment, with names and the no-op where it tells them."""
-    space = env.action_space
-    names = _action_names(env)
-    if isinstance(space, gymnasium.spaces.Discrete):
-        count = int(space.n)
-        names = names if len(names) == count else ()
-        quiet = [i for i, name in enumerate(names) if name.lower() in ("noop", "no-op", "nop")]
-        return ActionSpace(kind="discrete", dim=count, names=names, noop=quiet[0] if quiet else None)
-    if isinstance(space, gymnasium.spaces.MultiBinary):
-        if len(space.shape) != 1:
-            raise UserError(
-                f"the actions are bits of shape {space.shape}; wrap the environment to make them flat"
-            )
-        names = names if len(names) == space.shape[0] else ()
-        return ActionSpace(kind="multi_binary", dim=int(space.shape[0]), names=names)
-    if isinstance(space, gymnasium.spaces.Box):
-        if len(space.shape) != 1 or not space.is_bounded("both"):
-            raise UserError(
-                f"the actions are {space}; continuous actions need one axis and finite bounds: wrap the "
-                "environment, for instance in gymnasium.wrappers.RescaleAction"
-            )
-        names = names if len(names) == space.shape[0] else ()
-        low, high = (tuple(float(v) for v in bound) for bound in (space.low, space.high))
-        return ActionSpace(kind="continuous", dim=len(low), names=names, low=low, high=high)
-    raise UserError(
-        f"actions of type {type(space).__name__} are not supported; Discrete, MultiBinary and Box are: wrap "
-        "the environment, for instance to one Discrete action for each combination"
-    )
+    return read_space(env.action_space, _action_names(env))
 
 
 def _action_names(env: gymnasium.Env) -> tuple[str, ...]:
@@ -206,9 +181,7 @@ class _Session:
             actions.append(action)
             states.append(self._state(info))
             over = bool(terminated or truncated)
-        raw = np.asarray(actions)
-        if isinstance(self.env.action_space, gymnasium.spaces.Discrete):
-            raw = raw - int(self.env.action_space.start)
+        raw = from_zero(np.asarray(actions), self.env.action_space)
         raw = raw.reshape(len(actions), *self.space.raw_shape)
         return np.stack(frames), raw, np.stack(states) if self.has_state else None
 
@@ -227,7 +200,7 @@ class _Session:
 
 def frame_of(env: gymnasium.Env, observation: Any, size: int, fit: str = "letterbox") -> np.ndarray:
     """The present frame [C,H,W] uint8: the observation where it is an image, else the rendered picture."""
-    image = observation if _is_image(env.observation_space) else env.render()
+    image = observation if is_image(env.observation_space) else env.render()
     if image is None:
         raise UserError(
             f"{_env_name(env)} gives no image: its observations are {env.observation_space} and render() "
@@ -239,14 +212,6 @@ def frame_of(env: gymnasium.Env, observation: Any, size: int, fit: str = "letter
     image = image if image.ndim == 3 else image[:, :, None]
     image = fit_frame(image, size, fit) if size else image
     return np.ascontiguousarray(image.transpose(2, 0, 1))
-
-
-def _is_image(space: gymnasium.Space) -> bool:
-    """An image has two large axes, and at most four channels if it has a third."""
-    if not isinstance(space, gymnasium.spaces.Box) or space.dtype != np.uint8:
-        return False
-    shape = space.shape
-    return len(shape) in (2, 3) and min(shape[:2]) >= 8 and (len(shape) == 2 or shape[2] <= 4)
 
 
 def _state_names(env: gymnasium.Env, info: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from jepa_world_model.core.graph import unknown
 from jepa_world_model.data.episodes import Episodes
 from jepa_world_model.data.sources.hdf5 import HDF5
 from jepa_world_model.data.sources.lerobot import LEROBOT
+from jepa_world_model.data.sources.minari import MINARI
 from jepa_world_model.data.sources.recording import Format, ReadOptions, WriteOptions, fingerprint, to_store
 from jepa_world_model.data.sources.stored import STORE, fits
 from jepa_world_model.data.sources.trajectories import TRAJECTORIES
@@ -21,7 +22,7 @@ from jepa_world_model.data.sources.video import VIDEO
 from jepa_world_model.data.store import open_store, write_once
 
 CACHE_DIR = Path("datasets/cache")
-FORMATS: Mapping[str, Format] = {f.name: f for f in (STORE, TRAJECTORIES, HDF5, LEROBOT, VIDEO)}
+FORMATS: Mapping[str, Format] = {f.name: f for f in (STORE, TRAJECTORIES, HDF5, MINARI, LEROBOT, VIDEO)}
 
 
 def detect(path: str | Path, format: str = "auto") -> Format:

@@ -41,6 +41,7 @@ from jepa_world_model.data.sources.recording import (
 
 SUFFIXES = (".h5", ".hdf5")
 ORIGIN = "jepa_wm_origin"  # attribute of the file; written by `convert`, not needed
+MINARI = "main_data.hdf5"  # in a folder of Minari's, which has a reader of its own
 ACTION_KEYS = ("action", "actions")
 
 
@@ -50,7 +51,7 @@ def _h5py() -> Any:
 
 def _found(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+        return sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.name != MINARI)
     return [path] if path.suffix in SUFFIXES else []
 
 
