@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FLAGS ?=
 
-.PHONY: train test lint docs site clean
+.PHONY: train test lint docs site wheel-check clean
 
 train: $(VENV)/installed
 	$(BIN)/python jepa_world_model_trainer.py $(FLAGS)
@@ -13,13 +13,16 @@ test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto $(FLAGS)
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: $(VENV)/installed
 	$(BIN)/jepa-wm docs
 
 site: $(VENV)/installed-dev
 	$(BIN)/mkdocs build
+
+wheel-check: $(VENV)/installed
+	$(BIN)/python benchmarks/wheel.py $(FLAGS)
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

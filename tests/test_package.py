@@ -52,7 +52,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 def test_the_wheel_holds_every_module_every_configuration_and_the_type_marker(wheel):
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "jepa_world_model").rglob("*.py")}
-    configs = {f"jepa_world_model/configs/{path.name}" for path in (ROOT / "configs").glob("*.toml")}
+    configs = {f"jepa_world_model/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.toml")}
     assert configs
     assert held == modules | configs | {"jepa_world_model/py.typed", "jepa_world_model_trainer.py"}
 

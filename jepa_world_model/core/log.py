@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
 from torch import Tensor
@@ -180,7 +180,7 @@ class WandbSink:
         self,
         folder: str | os.PathLike[str],
         *,
-        mode: Literal["online", "offline", "disabled"] = "offline",
+        mode: str = "offline",
         project: str = "jepa-world-model",
         settings: Mapping[str, Any] | None = None,
         timeout_s: float = 20.0,

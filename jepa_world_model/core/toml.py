@@ -95,7 +95,7 @@ def suggest(name: str, known: Sequence[str]) -> str:
 
 
 def find_config(path: str | os.PathLike[str]) -> Path:
-    """The file at a path; else the shipped configuration of that name: "atari_freeway", "configs/atari_freeway.toml".
+    """The file at a path; else the shipped configuration of that name: "lewm", "configs/recipes/lewm.toml".
 
     Errors: ConfigError that lists the shipped ones.
     """
@@ -104,9 +104,15 @@ def find_config(path: str | os.PathLike[str]) -> Path:
         return path
     package = Path(__file__).parents[1]
     places = (package / "configs", package.parent / "configs")  # installed; in a checkout
-    shipped = {file.stem: file for place in places for file in sorted(place.glob("*.toml"))}
-    if path.parent in (Path("."), Path("configs")) and path.suffix in ("", ".toml") and path.stem in shipped:
-        return shipped[path.stem]
+    shipped = {file.stem: file for place in places for file in sorted(place.rglob("*.toml"))}
+    wanted = shipped.get(path.stem) if path.suffix in ("", ".toml") else None
+    # By its name alone, or by its whole path in the repository: a wrong path is not answered with another file.
+    if wanted and path.with_suffix(".toml").parts in (
+        wanted.parts[-1:],
+        wanted.parts[-2:],
+        wanted.parts[-3:],
+    ):
+        return wanted
     hint = suggest(path.stem, list(shipped)) or f"; shipped ones are {', '.join(shipped) or 'none'}"
     raise ConfigError(f"no configuration file at {path}{hint}; check the path given to --config")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -130,7 +130,7 @@ class ActionSpace:
         if self.kind == "discrete":
             return raw == self.noop if self.noop is not None else np.zeros(raw.shape, bool)
         if self.kind == "multi_binary":
-            return ~raw.astype(bool).any(-1)
+            return np.asarray(~raw.astype(bool).any(-1))
         return np.linalg.norm(raw, axis=-1) < self.noop_threshold
 
     def to_json(self) -> dict[str, Any]:
@@ -194,16 +194,19 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device; pinned memory crosses without waiting."""
-        tensors = self.tensors()
-        return replace(self, **{k: v.to(device, non_blocking=v.is_pinned()) for k, v in tensors.items()})
+        return self._mapped(lambda x: x.to(device, non_blocking=x.is_pinned()))
 
     def pin(self) -> Batch:
         """The same batch in page-locked memory, from which a GPU copies without waiting."""
-        return replace(self, **{k: v.pin_memory() for k, v in self.tensors().items()})
+        return self._mapped(lambda x: x.pin_memory())
 
     def rows(self, n: int) -> Batch:
         """The first n windows."""
-        return replace(self, **{k: v[:n] for k, v in self.tensors().items()})
+        return self._mapped(lambda x: x[:n])
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in self.tensors().items()}
+        return replace(self, **changed)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by field name; `state` only where there is one."""

@@ -131,9 +131,10 @@ def build(cfg: TrainConfig, world: World = ALONE) -> Experiment:
     train_ids, held_ids = split_episodes(episodes, cfg.data.val_fraction, cfg.data.seed)
     task = build_task(cfg, device, world)
     windows = Windows(episodes, train_ids, frames=cfg.seq_len)
-    if hasattr(task.model, "encoder"):
+    encoder = getattr(task.model, "encoder", None)
+    if encoder is not None:
         frames = spread(windows, CALIBRATION_FRAMES // cfg.seq_len).to(device).frames.flatten(0, 1)
-        calibrate(task.model.encoder, frames.float() / 255)
+        calibrate(encoder, frames.float() / 255)
     world.align(task.model)
     # A rate may be set for any group there could be; a misspelt one is still refused.
     rates = {

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.graph import unknown
@@ -92,7 +93,7 @@ def open_dataset(cfg: DataConfig) -> Episodes:
 
 def _built_in(cfg: DataConfig) -> Episodes:
     """The generated data set, from the cache when it was made before with the same recipe."""
-    options = {"episodes": cfg.episodes, "length": cfg.length, "seed": cfg.seed}
+    options: dict[str, Any] = {"episodes": cfg.episodes, "length": cfg.length, "seed": cfg.seed}
     options |= {name: option_value(text) for name, text in cfg.options.items()}
     key = hashlib.sha256(json.dumps([cfg.source, options], sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(cfg.cache_dir) / f"{cfg.source}-{key}"

@@ -51,6 +51,7 @@ class LoadedRun:
     @property
     def model(self) -> WorldModel:
         """The model itself: `run.model.encoder`, and so on."""
+        assert isinstance(self.task.model, WorldModel)
         return self.task.model
 
     @property

@@ -25,4 +25,6 @@ def load_run(
 
 def untrained(cfg: TrainConfig, device: str | torch.device = "cpu") -> WorldModel:
     """The model of a configuration as training starts it, before the encoder is calibrated on data."""
-    return build_task(cfg, device).model.eval().requires_grad_(False)
+    model = build_task(cfg, device).model
+    assert isinstance(model, WorldModel)
+    return model.eval().requires_grad_(False)

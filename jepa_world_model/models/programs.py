@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.run import require_space, writing
 from jepa_world_model.model_config import ModelConfig
+from jepa_world_model.models.world_model import WorldModel
 
 
 class EncodeFrames(nn.Module):
     """Frames as bytes to their states. Shapes: [N,C,H,W] uint8 -> z [N,Dz]."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.encoder = model.encoder
 
@@ -30,7 +31,7 @@ class EncodeFrames(nn.Module):
 class StartMemory(nn.Module):
     """The dynamics state to start from. Shapes: z [N,Dz] -> h [N,Dh]."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.z_to_h = model.z_to_h
 
@@ -44,7 +45,7 @@ class PredictStep(nn.Module):
     After a true frame, feed its own z in place of the predicted one.
     """
 
-    def __init__(self, model: nn.Module, memory: bool) -> None:
+    def __init__(self, model: WorldModel, memory: bool) -> None:
         super().__init__()
         self.predictor, self.h_to_z, self.memory = model.predictor, model.h_to_z, memory
 
@@ -56,7 +57,7 @@ class PredictStep(nn.Module):
 class StepPose(nn.Module):
     """One increment of the pose. Shapes: p [N,Dp], h [N,Dh] before the step, encoded action [N,A] -> the next p."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.increment = model.p_action_delta_projector
 
@@ -67,7 +68,7 @@ class StepPose(nn.Module):
 class DrawFrames(nn.Module):
     """States to frames as bytes. Shapes: z [N,Dz] -> [N,C,H,W] uint8."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.decoder = model.decoder
 
@@ -76,7 +77,7 @@ class DrawFrames(nn.Module):
 
 
 def programs(
-    model: nn.Module, cfg: ModelConfig, *, memory: bool = True
+    model: WorldModel, cfg: ModelConfig, *, memory: bool = True
 ) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
     """The programs that this model's parts allow, by name, each with example inputs of two rows.
 
@@ -103,7 +104,7 @@ def programs(
 
 
 def export_programs(
-    folder: str | os.PathLike[str], model: nn.Module, cfg: ModelConfig, *, memory: bool = True
+    folder: str | os.PathLike[str], model: WorldModel, cfg: ModelConfig, *, memory: bool = True
 ) -> list[Path]:
     """Write every program that the model allows as <name>.pt2; returns the files.
 

@@ -65,6 +65,26 @@ class WorldModel(nn.Module):
     Errors: ValueError for a name without a builder, and for a part that sees actions while `action_dim` is 0.
     """
 
+    # For type checkers; each is there only if its name is among `groups`.
+    encoder: Encoder
+    decoder: Decoder
+    predictor: Predictor
+    h_to_z: HToZ
+    z_to_h: ZToH
+    p_action_delta_projector: PoseIncrement
+    h_action_delta_projector: HActionDelta
+    z_action_delta_projector: ZActionDelta
+    dp_action_delta_projector: ActionPrototype
+    inverse_dynamics_z: InverseDynamics
+    inverse_dynamics_h: InverseDynamics
+    inverse_dynamics_p: InverseDynamics
+    inverse_dynamics_dp: InverseDynamicsOfIncrement
+    inverse_action_head: InverseAction
+    h2z_delta: H2ZDelta
+    dz_to_dp_projector: ChangeToPose
+    pose_measurement: PoseMeasurement
+    temporal_distance: TemporalDistance
+
     def __init__(self, cfg: ModelConfig, groups: Collection[str]) -> None:
         super().__init__()
         if unknown := sorted(set(groups) - set(BUILDERS)):

@@ -118,6 +118,7 @@ def test_a_shipped_configuration_is_found_by_name_from_any_folder_and_an_own_fil
     found = find_config("atari_freeway")
     assert found.read_text().startswith("# Freeway")
     assert find_config("configs/atari_freeway.toml") == find_config("atari_freeway.toml") == found
+    assert find_config("lewm") == find_config("recipes/lewm") == find_config("configs/recipes/lewm.toml")
     (tmp_path / "atari_freeway").write_text("steps = 1\n")
     assert find_config("atari_freeway").read_text() == "steps = 1\n"
 
