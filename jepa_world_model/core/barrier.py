@@ -138,8 +138,10 @@ def leaves(loss: Tensor) -> set[Tensor]:
     return found
 
 
-def _norm(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm([t.float() for t in tensors])))
+def joint_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The 2-norm of several tensors as one vector, in fp32, on the device; of all parts where they are sharded."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([t.float() for t in tensors])))
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def reach(losses: Mapping[str, Tensor], groups: Groups, *, numeric: bool = True) -> dict[str, Reach]:
@@ -161,7 +163,7 @@ def reach(losses: Mapping[str, Tensor], groups: Groups, *, numeric: bool = True)
         norms: dict[str, float | None] = {}
         for group in groups:
             mine = [g for (owner, *_), g in zip(flat, grads, strict=True) if owner == group and g is not None]
-            norms[group] = float(_norm(mine)) if mine else None
+            norms[group] = float(joint_norm(mine)) if mine else None
         untouched = {
             group: names
             for group in groups
@@ -179,7 +181,7 @@ def _present(members: Mapping[str, nn.Parameter]) -> list[Tensor]:
 
 def grad_norms(groups: Groups) -> dict[str, Tensor]:
     """The 2-norm of `.grad` of each group that has one: scalars in fp32, on the device, no synchronisation."""
-    return {name: _norm(grads) for name, members in groups.items() if (grads := _present(members))}
+    return {name: joint_norm(grads) for name, members in groups.items() if (grads := _present(members))}
 
 
 def clip_grad_groups(groups: Groups, max_norm: float) -> dict[str, Tensor]:

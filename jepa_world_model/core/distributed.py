@@ -113,12 +113,20 @@ class World:
     def average_gradients(self, groups: Mapping[str, Mapping[str, nn.Parameter]]) -> None:
         """Every `.grad` becomes its mean over processes: the gradient of the global batch, the same bits everywhere.
 
-        A parameter that gets a gradient on any process gets one on all. Of one world only one model is trained.
+        A parameter that gets a gradient on any process gets one on all. Of one world only one model is trained. Sharded
+        parameters (core/sharding.py) are left out: theirs are averaged already.
         Errors: RuntimeError for a parameter that gets its first gradient after the first step.
         """
         if self.size == 1:
             return
-        named = {name: p for members in groups.values() for name, p in members.items()}
+        named = {
+            name: p
+            for members in groups.values()
+            for name, p in members.items()
+            if not hasattr(p, "full_tensor")
+        }
+        if not named:
+            return
         if not self._buckets:
             self._buckets.extend(_agreed(named))
         known = {name for bucket in self._buckets for name in bucket.members}
@@ -177,7 +185,7 @@ class World:
         data = data if self.leads else torch.zeros(int(length), dtype=torch.uint8)
         if int(length):
             dist.broadcast(data, 0)
-        return bytes(data.tolist()).decode()
+        return data.numpy().tobytes().decode()
 
     @torch.no_grad()
     def align(self, model: nn.Module) -> None:

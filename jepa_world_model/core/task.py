@@ -37,6 +37,10 @@ def parameter_groups(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     return groups
 
 
+def _call(work: Callable[[], Any]) -> Any:
+    return work()
+
+
 class Task:
     """Model, latent table, active losses with weights, and gates: everything a step needs except the data.
 
@@ -45,6 +49,7 @@ class Task:
     a loss that draws takes `view.generator(name)`, a function of (seed, name, step) alone. schedules: the share of a
     loss's weight over the steps. normalize: divide each loss by a running mean of its own size. world: the processes that
     share each batch; the terms are then those of this process, and their mean over processes is that of the whole batch.
+    inside: calls the work of a step; a sharded model does it in its own forward pass, where its weights are at hand.
     Errors: UserError when no loss is on; ContractError when a contract names what does not exist.
     """
 
@@ -63,12 +68,14 @@ class Task:
         schedules: Mapping[str, Schedule] | None = None,
         normalize: bool = False,
         world: World = ALONE,
+        inside: Callable[[Callable[[], Any]], Any] = _call,
     ) -> None:
         registry.check(graph)
         self.model, self.graph, self.registry = model, graph, registry
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.gates, self.settings, self.options = dict(gates), settings, options
-        self.streams, self.autocast, self.world = streams or Streams(0), autocast, world
+        self.streams, self.autocast = streams or Streams(0), autocast
+        self.world, self.inside = world, inside
         self.losses = registry.active(self.weights)
         if not self.losses:
             raise UserError(
@@ -114,9 +121,13 @@ class Task:
 
     def terms(self, batch: Any, step: int = 0) -> dict[str, Tensor]:
         """Every active loss as a scalar: latents under autocast, losses in fp32, each latent computed once."""
-        context = self.context(batch, step)
-        states = self.graph.run(context, self.wanted, self.gates, self.autocast)
-        return evaluate(self.losses, lambda loss: self.view(loss, states, context))
+
+        def work() -> dict[str, Tensor]:
+            context = self.context(batch, step)
+            states = self.graph.run(context, self.wanted, self.gates, self.autocast)
+            return evaluate(self.losses, lambda loss: self.view(loss, states, context))
+
+        return self.inside(work)
 
     def view(self, loss: Loss, states: Mapping[str, Any], context: Context) -> View:
         """What one loss may see of these states."""

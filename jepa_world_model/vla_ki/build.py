@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 
 from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint
+from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.optim import build_optimizer
 from jepa_world_model.core.rng import Streams, seed_everything
-from jepa_world_model.core.task import Task
+from jepa_world_model.core.sharding import entering, shard, shard_moments
+from jepa_world_model.core.task import Task, parameter_groups
 from jepa_world_model.vla_ki import arm
 from jepa_world_model.vla_ki.batch import KIBatch
 from jepa_world_model.vla_ki.config import KIDataConfig, KITrainConfig
@@ -55,8 +58,12 @@ class Tools:
 
     def save(self, folder: Path) -> None:
         """Write `tokenizers.json`."""
+        (folder / TOKENIZERS).write_text(self.to_text(), encoding="utf-8")
+
+    def to_text(self) -> str:
+        """What `tokenizers.json` holds."""
         state = {"text": self.text.to_json(), "fast": self.fast.to_json(), "norm": self.norm.to_json()}
-        (folder / TOKENIZERS).write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+        return json.dumps(state, ensure_ascii=False)
 
     @classmethod
     def load(cls, folder: Path) -> Tools:
@@ -64,7 +71,12 @@ class Tools:
         path = folder / TOKENIZERS
         if not path.is_file():
             raise UserError(f"{folder} holds no {TOKENIZERS}; is it a run of ki-train?")
-        state = json.loads(path.read_text(encoding="utf-8"))
+        return cls.from_text(path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def from_text(cls, text: str) -> Tools:
+        """What `to_text` gave."""
+        state = json.loads(text)
         return cls(
             load_text_tokenizer(state["text"]),
             FastTokenizer.from_json(state["fast"]),
@@ -216,7 +228,7 @@ def check_tools(cfg: KITrainConfig, data: Data, tools: Tools) -> float:
     return rmse
 
 
-def build_task(cfg: KITrainConfig, device: torch.device) -> Task:
+def build_task(cfg: KITrainConfig, device: torch.device, world: World = ALONE) -> Task:
     """Model and task, with fresh weights of the seed or those of `init`."""
     seed_everything(cfg.seed)
     model = Vla(cfg.model)
@@ -237,6 +249,7 @@ def build_task(cfg: KITrainConfig, device: torch.device) -> Task:
         settings=Settings(model=cfg.model, flow_samples=cfg.flow_samples),
         streams=Streams(cfg.seed),
         autocast=autocast,
+        world=world,
     )
 
 
@@ -256,23 +269,29 @@ def start_from(model: Vla, path: Path) -> str:
     return f"weights from {path}: {report}"
 
 
-def build(cfg: KITrainConfig) -> Experiment:
-    """Everything of a configuration. Errors: UserError for what the user can mend."""
+def build(cfg: KITrainConfig, world: World = ALONE) -> Experiment:
+    """Everything of a configuration. Errors: UserError for what the user can mend.
+
+    world: the processes that share every batch; each holds the whole model until `sharded`.
+    """
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     )
+    device = device if world.size == 1 else world.device
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    data = open_data(cfg)
+    with world.leading():  # the embedded arm's data are written on first use: once a machine
+        data = open_data(cfg)
     source = cfg.resume or (cfg.init if (Path(cfg.init) / TOKENIZERS).is_file() else "")
-    tools = Tools.load(Path(source)) if source else fit_tools(cfg, data)
+    tools = Tools.load(Path(source)) if source else _same_tools(cfg, data, world)
     rmse = check_tools(cfg, data, tools)
     if cfg.data.vqa_share and data.train_questions is None:
         raise UserError(
             "data.vqa_share is above 0, but this data set has no questions; give "
             "--data.questions-folder or set --data.vqa-share 0"
         )
-    task = build_task(cfg, device)
+    task = build_task(cfg, device, world)
+    world.align(task.model)
     mixer = Mixer(
         cfg=cfg.model,
         builder=tools.builder(cfg),
@@ -285,9 +304,30 @@ def build(cfg: KITrainConfig) -> Experiment:
         questions=data.train_questions,
         vqa_share=cfg.data.vqa_share,
         augment=cfg.augment,
+        rank=world.rank,
+        world=world.size,
     )
     optimizer = build_optimizer(task.groups, cfg.optim)
     return Experiment(cfg, data, tools, task, optimizer, mixer, device, rmse)
+
+
+def _same_tools(cfg: KITrainConfig, data: Data, world: World) -> Tools:
+    """Tools fitted by the first process: one token more on another machine, and no sizes would agree."""
+    if world.size == 1:
+        return fit_tools(cfg, data)
+    return Tools.from_text(world.told(fit_tools(cfg, data).to_text() if world.leads else ""))
+
+
+def sharded(exp: Experiment) -> Experiment:
+    """The same, with every parameter and its moments cut into one part a process; alone, as it is."""
+    if exp.task.world.size == 1:
+        return exp
+    task = copy.copy(exp.task)
+    shard(task.model, task.model.blocks, task.world)
+    task.groups, task.inside = parameter_groups(task.model), entering(task.model)
+    optimizer = build_optimizer(task.groups, exp.cfg.optim)
+    shard_moments(exp.optimizer, optimizer)
+    return replace(exp, task=task, optimizer=optimizer)
 
 
 def proof_rows(exp: Experiment) -> KIBatch:

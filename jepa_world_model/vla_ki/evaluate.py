@@ -132,7 +132,8 @@ class Judge:
         """Accuracy in free answers, and among the answers that a question of its kind can have."""
         n = min(len(questions), self.cfg.eval_rows)
         batch = self._asked(questions, np.arange(n), None)
-        made = generate(self.task.model, self.cfg.model, batch, length=8)
+        alone = self.task.world.size == 1
+        made = generate(self.task.model, self.cfg.model, batch, length=8, stop_early=alone)
         right = [self.tools.text.decode(ids) == questions.answers[i] for i, ids in enumerate(made)]
         found = {"eval/vqa_open": float(np.mean(right))}
         if not questions.kinds:

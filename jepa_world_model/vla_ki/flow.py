@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jepa_world_model.core.distributed import ALONE, World
+
 
 @dataclass(frozen=True)
 class FlowTargets:
@@ -25,11 +27,16 @@ def sample_time(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return uniform ** (1 / 1.5) * 0.999 + 0.001
 
 
-def flow_targets(actions: Tensor, samples: int, generator: torch.Generator) -> FlowTargets:
-    """K draws a chunk: x_t = t * noise + (1 - t) * actions, u = noise - actions. Shapes: actions [B,T,A]."""
-    shape = (actions.shape[0], samples, *actions.shape[1:])
-    noise = torch.randn(shape, generator=generator, device=generator.device)
-    t = sample_time(shape[:2], generator)
+def flow_targets(
+    actions: Tensor, samples: int, generator: torch.Generator, world: World = ALONE
+) -> FlowTargets:
+    """K draws a chunk: x_t = t * noise + (1 - t) * actions, u = noise - actions. Shapes: actions [B,T,A].
+
+    world: the processes that share the batch row by row; each takes its rows of what is drawn for all.
+    """
+    shape = (actions.shape[0] * world.size, samples, *actions.shape[1:])
+    noise = torch.randn(shape, generator=generator, device=generator.device)[world.rank :: world.size]
+    t = sample_time(shape[:2], generator)[world.rank :: world.size]
     mix = t[..., None, None]
     clean = actions[:, None]
     return FlowTargets(mix * noise + (1 - mix) * clean, t, noise - clean)
@@ -42,14 +49,14 @@ def time_embedding(t: Tensor, width: int, shortest: float = 4e-3, longest: float
     return torch.cat([angle.sin(), angle.cos()], -1).float()
 
 
-def masked_mse(velocity: Tensor, u: Tensor, mask: Tensor) -> Tensor:
+def masked_mse(velocity: Tensor, u: Tensor, mask: Tensor, world: World = ALONE) -> Tensor:
     """Mean squared error over the action values that exist; exactly 0 when none does.
 
     Shapes: velocity, u [B,K,T,A], mask [B,T,A] bool. The mask takes out padded dimensions, steps past the end
-    of an episode, and rows without actions.
+    of an episode, and rows without actions. world: the processes whose values count together.
     """
     error = torch.where(mask[:, None], velocity.float() - u, 0.0).square()
-    return error.sum() / (mask.sum() * velocity.shape[1]).clamp(min=1)
+    return world.total(error.sum()) / (world.total(mask.sum()) * velocity.shape[1]).clamp(min=1)
 
 
 def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:

@@ -40,15 +40,20 @@ def resize_with_pad(images: np.ndarray, size: int) -> np.ndarray:
     return x.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def augment(images: np.ndarray, cfg: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Changed copies; the cameras of a row share their change. Shapes: [B,C,3,H,W] uint8 -> the same."""
-    rows = len(images)
+def augment(
+    images: np.ndarray, cfg: AugmentConfig, rng: np.random.Generator, *, rank: int = 0, world: int = 1
+) -> np.ndarray:
+    """Changed copies; the cameras of a row share their change. Shapes: [B,C,3,H,W] uint8 -> the same.
+
+    rank, world: the images are every world-th row of a batch, from row `rank` on, and change as they would in it.
+    """
+    rows = len(images) * world
     shape = (rows, 1, 1, 1, 1)
-    gain = 1 + rng.uniform(-cfg.contrast, cfg.contrast, shape).astype(np.float32)
-    offset = 255 * rng.uniform(-cfg.brightness, cfg.brightness, shape).astype(np.float32)
+    gain = 1 + rng.uniform(-cfg.contrast, cfg.contrast, shape).astype(np.float32)[rank::world]
+    offset = 255 * rng.uniform(-cfg.brightness, cfg.brightness, shape).astype(np.float32)[rank::world]
     out = images
     if cfg.shift:
-        by = rng.integers(-cfg.shift, cfg.shift + 1, (rows, 2))
+        by = rng.integers(-cfg.shift, cfg.shift + 1, (rows, 2))[rank::world]
         out = np.stack([_shifted(image, *move) for image, move in zip(images, by, strict=True)])
     if cfg.brightness or cfg.contrast:
         out = ((out - np.float32(127.5)) * gain + (127.5 + offset)).round().clip(0, 255).astype(np.uint8)

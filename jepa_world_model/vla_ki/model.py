@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -175,6 +177,15 @@ class Vla(nn.Module):
         self.vision, self.vlm, self.expert = Vision(cfg), Vlm(cfg), ActionExpert(cfg)
         self.apply(init_linear)
         nn.init.normal_(self.vlm.embed_tokens.weight, std=0.02)
+
+    def forward(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns, with all weights at hand: a sharded model gathers them in its own forward pass."""
+        return work()
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers of all three parts, which are most of the parameters."""
+        return [*self.vision.tower.layers, *self.vlm.decoder.layers, *self.expert.decoder.layers]
 
 
 def run_prefix(

@@ -39,8 +39,13 @@ def sample_actions(
 
 
 @torch.no_grad()
-def generate(model: Vla, cfg: KIConfig, batch: KIBatch, *, length: int) -> list[list[int]]:
-    """Greedy answers of at most `length` tokens, cut before the end mark; the batch's own are not read."""
+def generate(
+    model: Vla, cfg: KIConfig, batch: KIBatch, *, length: int, stop_early: bool = True
+) -> list[list[int]]:
+    """Greedy answers of at most `length` tokens, cut before the end mark; the batch's own are not read.
+
+    stop_early: not before all is written when off, for processes that must make the same number of passes.
+    """
     hidden, kv, visible = prefill(model, cfg, batch)
     valid, last = visible, hidden[:, -1]  # the prompt is right-aligned: its last token is the last column
     answers: list[Tensor] = []
@@ -49,7 +54,7 @@ def generate(model: Vla, cfg: KIConfig, batch: KIBatch, *, length: int) -> list[
         token = model.vlm.logits(last).argmax(-1)  # [B]
         answers.append(token)
         done |= token == EOS
-        if bool(done.all()):
+        if stop_early and bool(done.all()):
             break
         valid = torch.cat([valid, torch.ones_like(valid[:, :1])], 1)
         position = valid.long().sum(1, keepdim=True) - 1

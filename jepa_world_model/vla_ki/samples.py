@@ -125,7 +125,8 @@ class Mixer:
     """Batches of robot rows and questions; batch(step) depends on (seed, name, step) alone.
 
     A share of 0 or no questions gives robot rows only; the number of rows of each kind is the same in every
-    batch.
+    batch. With `world` processes `batch_size` is the global size, and process `rank` gets every world-th row of the
+    global batch from row `rank` on: of each kind about as many as the others.
     """
 
     cfg: KIConfig
@@ -139,8 +140,14 @@ class Mixer:
     questions: Questions | None = None
     vqa_share: float = 0.25
     augment: AugmentConfig | None = None
+    rank: int = 0
+    world: int = 1
 
     def __post_init__(self) -> None:
+        if self.batch_size % self.world:
+            raise UserError(
+                f"batch_size is {self.batch_size}; it must be a multiple of {self.world} processes"
+            )
         if not 0 <= self.vqa_share <= 1 or self.batch_size < 1:
             raise UserError(f"vqa_share must lie in [0, 1] and batch_size be at least 1, got {self}")
         if self.num_questions and not len(self.questions or ()):
@@ -152,12 +159,14 @@ class Mixer:
         return round(self.vqa_share * self.batch_size)
 
     def batch(self, step: int) -> KIBatch:
-        """The mixed batch of a step: robot rows first."""
+        """This process's rows of the mixed batch of a step: robot rows first."""
         rng = self.streams.numpy(self.name, step)
         robots = self.batch_size - self.num_questions
         frames = self.frames[rng.integers(len(self.frames), size=robots)]
         asked = rng.integers(len(self.questions or (0,)), size=self.num_questions)
-        return self.rows(frames, asked, rng)
+        return self.rows(
+            frames[self.rank :: self.world], asked[(self.rank - robots) % self.world :: self.world], rng
+        )
 
     def rows(self, frames: np.ndarray, asked: np.ndarray, rng: np.random.Generator | None = None) -> KIBatch:
         """Given frames and questions as a batch; augmented only with a generator."""
@@ -181,7 +190,7 @@ class Mixer:
             masks.append(seen)
         pictures = np.concatenate(images)
         if self.augment is not None and rng is not None:
-            pictures = augment(pictures, self.augment, rng)
+            pictures = augment(pictures, self.augment, rng, rank=self.rank, world=self.world)
         robot = np.arange(len(frames) + len(asked)) < len(frames)
         rest = len(asked)
         return collate(

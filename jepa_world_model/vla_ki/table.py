@@ -71,7 +71,7 @@ def token_ce(at: Scope) -> Tensor:
 
 def draw(at: Scope) -> FlowTargets:
     """Noise, times, and the velocities to predict."""
-    return flow_targets(at.batch.actions, at.settings.flow_samples, at.generator("flow"))
+    return flow_targets(at.batch.actions, at.settings.flow_samples, at.generator("flow"), at.world)
 
 
 def predict(at: Scope) -> Tensor:
@@ -126,7 +126,7 @@ def flow(view: View) -> Tensor:
 
     Formula: mean over K draws and real action values of (v(x_t, t) - (noise - actions))^2.
     """
-    return masked_mse(view.velocity, view.fixed.flow.u, view.batch.action_mask)
+    return masked_mse(view.velocity, view.fixed.flow.u, view.batch.action_mask, view.world)
 
 
 def _row_mean(view: View, chosen: Tensor) -> Tensor:
@@ -135,7 +135,8 @@ def _row_mean(view: View, chosen: Tensor) -> Tensor:
     ce = view.token_ce * chosen[row]
     totals = ce.new_zeros(len(chosen)).index_add(0, row, ce)
     counts = ce.new_zeros(len(chosen)).index_add(0, row, torch.ones_like(ce))
-    return (totals / counts.clamp(min=1)).sum() / chosen.sum().clamp(min=1)
+    rows = (totals / counts.clamp(min=1)).sum()
+    return view.world.total(rows) / view.world.total(chosen.sum()).clamp(min=1)
 
 
 def setting_gates(setting: str, leak: float) -> Mapping[str, float]:

@@ -13,16 +13,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from jepa_world_model.core.barrier import joint_norm
 from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.engine import Hook, Outcome, fit
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, WandbSink, closing, rewind_metrics
 from jepa_world_model.core.optim import set_lr
 from jepa_world_model.core.proof import prove
 from jepa_world_model.core.run import Run
+from jepa_world_model.core.sharding import part_of, whole, whole_tensors
 from jepa_world_model.core.step import train_step
+from jepa_world_model.core.together import joined
 from jepa_world_model.vla_ki.batch import check_batch
-from jepa_world_model.vla_ki.build import AVERAGED, Experiment, build, proof_rows
+from jepa_world_model.vla_ki.build import AVERAGED, Experiment, build, proof_rows, sharded
 from jepa_world_model.vla_ki.config import KITrainConfig, read_config
 from jepa_world_model.vla_ki.evaluate import judge_of
 from jepa_world_model.vla_ki.prompt import PromptBuilder
@@ -67,17 +71,20 @@ class Average:
         self.decay = decay
         self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
 
-    def save(self, path: Path) -> None:
-        """Write the averaged weights; a crash leaves the file before it."""
-        draft = path.with_suffix(".draft")
-        save_file(self.values, draft)
-        draft.replace(path)
+    def save(self, path: Path, world: World = ALONE) -> None:
+        """Write the averaged weights; a crash leaves the file before it. Of several processes all must call it."""
+        values = whole_tensors(self.values, world)
+        if world.leads:
+            draft = path.with_suffix(".draft")
+            save_file(values, draft)
+            draft.replace(path)
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote. Errors: UserError where there is no such file."""
         if not path.is_file():
             raise UserError(f"{path} is missing: the run kept no averaged weights; continue it with --ema 0")
-        self.values = {name: value.to(self.values[name].device) for name, value in load_file(path).items()}
+        held = self.values
+        self.values = {n: part_of(value, held[n]).to(held[n].device) for n, value in load_file(path).items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -104,27 +111,40 @@ def train_main(argv: Sequence[str]) -> int:
 
 
 def train(cfg: KITrainConfig, argv: Sequence[str] = ()) -> tuple[Run, Outcome]:
-    """Run a training to its end; results are in the run's folder."""
-    exp = build(cfg)
+    """Run a training to its end; results are in the run's folder.
+
+    Started by torchrun, every process holds a part of the model and trains it on its rows of each batch; the first
+    of them writes.
+    """
+    with joined(cfg.device) as world:
+        return _train(cfg, argv, world)
+
+
+def _train(cfg: KITrainConfig, argv: Sequence[str], world: World) -> tuple[Run, Outcome]:
+    exp = build(cfg, world)
     first = exp.mixer.batch(0)
     check_batch(cfg.model, first)
     start, run = 0, None
     if cfg.resume:
         run = Run.open(cfg.resume)
-        newest = latest_checkpoint(run.checkpoints)
-        if newest is None:
+        found = latest_checkpoint(run.checkpoints) if world.leads else None
+        newest = world.told(str(found or ""))
+        if not newest:
             raise UserError(f"{cfg.resume} has no checkpoint to continue from")
         start = int(load_checkpoint(newest, exp.task.model, exp.optimizer)["step"])
-        rewind_metrics(run.metrics, start)
+        if world.leads:
+            rewind_metrics(run.metrics, start)
     table = prove(exp.task, proof_rows(exp), exp.optimizer)
-    if run is None:
-        slug = f"ki-{cfg.setting}-{exp.data.robot.name}"
-        run = Run.create(cfg.output_dir, cfg.name, cfg, slug=slug, argv=argv)
-        exp.tools.save(run.folder)
-    (run.folder / "reach.json").write_text(json.dumps(table.to_json(), indent=2))
-    (run.folder / "reach.md").write_text(table.to_markdown())
-    announce(exp, table.to_text(), run)
-    return run, _fit(exp, run, start)
+    if world.leads:
+        if run is None:
+            slug = f"ki-{cfg.setting}-{exp.data.robot.name}"
+            run = Run.create(cfg.output_dir, cfg.name, cfg, slug=slug, argv=argv)
+            exp.tools.save(run.folder)
+        (run.folder / "reach.json").write_text(json.dumps(table.to_json(), indent=2))
+        (run.folder / "reach.md").write_text(table.to_markdown())
+        announce(exp, table.to_text(), run)
+    run = Run(folder=Path(world.told(str(run.folder) if run else "")))
+    return run, _fit(sharded(exp), run, start)
 
 
 def announce(exp: Experiment, reach: str, run: Run) -> None:
@@ -149,7 +169,7 @@ def announce(exp: Experiment, reach: str, run: Run) -> None:
 
 
 def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
-    cfg, task = exp.cfg, exp.task
+    cfg, task, world = exp.cfg, exp.task, exp.task.world
     average = Average(task.model, cfg.ema) if cfg.ema else None
     if average is not None and start:
         average.load(run.folder / AVERAGED)
@@ -164,18 +184,13 @@ def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
 
     def save(step: int) -> None:
         extra = {"setting": cfg.setting}
-        save_checkpoint(run.checkpoints, step, task.model, exp.optimizer, extra, cfg.keep_checkpoints)
+        model, optimizer = (whole(part, world) for part in (task.model, exp.optimizer))
+        if world.leads:
+            save_checkpoint(run.checkpoints, step, model, optimizer, extra, cfg.keep_checkpoints)
         if average is not None:
-            average.save(run.folder / AVERAGED)
+            average.save(run.folder / AVERAGED, world)
 
-    sinks: list[Sink] = [
-        JsonlSink(run.metrics),
-        TerminalSink(cfg.steps, start=start),
-        Guard(exp.mixer.builder, start),
-    ]
-    if cfg.wandb != "disabled":
-        sinks.append(WandbSink(run.folder, mode=cfg.wandb, settings=dataclasses.asdict(cfg)))
-    with closing(sinks):
+    with closing(_sinks(exp, run, start) if world.leads else ()) as sinks:
         return fit(
             step_fn,
             model=task.model,
@@ -186,8 +201,20 @@ def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
             sinks=sinks,
             log_every=cfg.log_every,
             examples_per_step=cfg.batch_size,
+            should_stop=world.any,
             finish=save,
         )
+
+
+def _sinks(exp: Experiment, run: Run, start: int) -> list[Sink]:
+    sinks: list[Sink] = [
+        JsonlSink(run.metrics),
+        TerminalSink(exp.cfg.steps, start=start),
+        Guard(exp.mixer.builder, start),
+    ]
+    if exp.cfg.wandb != "disabled":
+        sinks.append(WandbSink(run.folder, mode=exp.cfg.wandb, settings=dataclasses.asdict(exp.cfg)))
+    return sinks
 
 
 def _saving(cfg: KITrainConfig, save) -> Hook:
@@ -203,13 +230,13 @@ def _evaluation(exp: Experiment, average: Average | None) -> Hook:
     def call(step: int) -> dict[str, float]:
         drift = {}
         if begin:
-            moved = torch.stack([(p - b).norm() for (_, p), b in zip(backbone, begin, strict=True)]).norm()
-            drift["eval/vlm_drift"] = float(moved / torch.stack([b.norm() for b in begin]).norm())
+            moved = joint_norm(p - b for (_, p), b in zip(backbone, begin, strict=True))
+            drift["eval/vlm_drift"] = float(moved / joint_norm(begin))
         if average is None:
-            return judge.measure() | drift
+            return exp.task.inside(judge.measure) | drift
         average.swap(exp.task.model)
         try:
-            return judge.measure() | drift
+            return exp.task.inside(judge.measure) | drift
         finally:
             average.swap(exp.task.model)
 
