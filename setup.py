@@ -5,5 +5,8 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["jepa_world_model", "jepa_world_model.*"]), "jepa_world_model.configs"],
     package_dir={"jepa_world_model.configs": "configs"},
-    package_data={"jepa_world_model": ["py.typed"], "jepa_world_model.configs": ["*.toml", "recipes/*.toml"]},
+    package_data={
+        "jepa_world_model": ["py.typed", "diagnostics/assets/*"],
+        "jepa_world_model.configs": ["*.toml", "recipes/*.toml"],
+    },
 )

@@ -14,6 +14,7 @@ COMMANDS = {  # name -> (module, or module:function, that takes the flags; what 
     "gradients": ("jepa_world_model.commands.gradients", "show and prove which loss moves which module"),
     "report": ("jepa_world_model.commands.report", "write the report page of a run again"),
     "export": ("jepa_world_model.commands.export", "write a run's model for others: weights, card, programs"),
+    "runs": ("jepa_world_model.commands.runs", "write or serve one page over many runs, to compare them"),
     "diff": ("jepa_world_model.commands.diff", "tell what two runs or configurations differ in"),
     "ablate": (
         "jepa_world_model.commands.ablate",
