@@ -11,6 +11,8 @@ from jepa_world_model import __version__
 COMMANDS = {  # name -> (module, or module:function, that takes the flags; what it does)
     "train": ("jepa_world_model.commands.train", "train a world model"),
     "collect": ("jepa_world_model.commands.collect", "record episodes of any Gymnasium environment"),
+    "convert": ("jepa_world_model.commands.convert", "write a data set in another format"),
+    "inspect": ("jepa_world_model.commands.inspect", "look at a data set: statistics, pictures, warnings"),
     "gradients": ("jepa_world_model.commands.gradients", "show and prove which loss moves which module"),
     "report": ("jepa_world_model.commands.report", "write the report page of a run again"),
     "export": ("jepa_world_model.commands.export", "write a run's model for others: weights, card, programs"),

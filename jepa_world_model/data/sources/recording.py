@@ -119,7 +119,7 @@ def to_store(recording: Recording, out: Path, options: ReadOptions, *, origin: s
                 first = first or piece.shape[1:]
                 made.append(_squared(_checked(piece, first, recording.names[i]), options, pool))
             frames = np.concatenate(made).transpose(0, 3, 1, 2) if made else np.zeros((0, 1, 1, 1), np.uint8)
-            _check_count(recording.names[i], len(frames), len(actions[i]))
+            _check_counts([recording.names[i]], [len(frames)], [len(actions[i])])
             if i == 0:
                 writer = StoreWriter(
                     out, frame_shape=frames.shape[1:], space=space, state_names=recording.state_names,
@@ -134,13 +134,14 @@ def to_store(recording: Recording, out: Path, options: ReadOptions, *, origin: s
 def aligned_actions(recording: Recording) -> list[np.ndarray]:
     """The actions, L-1 an episode where lengths are known. Errors: UserError for counts and types that cannot be."""
     made = []
+    if recording.lengths is not None:
+        _check_counts(recording.names, recording.lengths, list(map(len, recording.actions)))
     for i, (name, actions) in enumerate(zip(recording.names, recording.actions, strict=True)):
         if actions.ndim not in (1, 2) or actions.dtype.kind not in "biuf":
             raise UserError(
                 f"{name} holds actions {actions.dtype} {list(actions.shape)}; actions are numbers [n] or [n, dims]"
             )
         if recording.lengths is not None:
-            _check_count(name, recording.lengths[i], len(actions))
             actions = actions[: recording.lengths[i] - 1]
         if actions.dtype.kind == "f" and not np.isfinite(actions).all():
             raise UserError(f"{name} holds actions that are not finite")
@@ -148,14 +149,19 @@ def aligned_actions(recording: Recording) -> list[np.ndarray]:
     return made
 
 
-def _check_count(name: str, frames: int, actions: int) -> None:
-    if frames < 1:
-        raise UserError(f"{name} has no frames; remove it or record it again")
-    if actions not in (frames - 1, frames):
-        raise UserError(
-            f"{name} has {frames} frames and {actions} actions; {frames - 1} actions are needed, or {frames} of "
-            "which the last is ignored"
-        )
+def _check_counts(names: Sequence[str], frames: Sequence[int], actions: Sequence[int]) -> None:
+    """Errors: UserError for the first episode whose counts do not go together, and how many more there are."""
+    bad = [i for i, (f, a) in enumerate(zip(frames, actions, strict=True)) if f < 1 or a not in (f - 1, f)]
+    if not bad:
+        return
+    name, count, found = names[bad[0]], frames[bad[0]], actions[bad[0]]
+    more = f" (and so {len(bad) - 1} more of {len(names)} episodes)" if len(bad) > 1 else ""
+    if count < 1:
+        raise UserError(f"{name} has no frames; remove it or record it again{more}")
+    raise UserError(
+        f"{name} has {count} frames and {found} actions; {count - 1} actions are needed, or {count} of which the "
+        f"last is ignored{more}"
+    )
 
 
 def _raw(actions: np.ndarray, space: ActionSpace, name: str) -> np.ndarray:
