@@ -79,6 +79,24 @@ def line_chart(
     )
 
 
+def bar_chart(
+    title: str, counts: Sequence[int], low: float, high: float, *, value: str = "", sub: str = ""
+) -> str:
+    """A card with a histogram from `low` to `high`: one bar a count, as high as its share of the greatest."""
+    most, width = max([*counts, 1]), 1000 / max(len(counts), 1)
+    bars = "".join(
+        f'<rect x="{i * width + 0.06 * width:.1f}" width="{0.88 * width:.1f}" y="{1000 - 1000 * n / most:.1f}" '
+        f'height="{1000 * n / most:.1f}"/>'
+        for i, n in enumerate(counts)
+    )
+    return (
+        f'<div class="chart"><div class="top"><b>{breakable(title)}</b><span>{escape(value)}</span></div>'
+        f'<div class="sub">{sub}</div><div class="plot"><svg viewBox="0 0 1000 1000" preserveAspectRatio="none" '
+        f'role="img" aria-label="{escape(title)}">{bars}</svg></div>'
+        f'<div class="ticks"><span>{number(low)}</span><span>{number(high)}</span></div></div>'
+    )
+
+
 def breakable(name: str) -> str:
     """A name as HTML that may break after its underscores."""
     return escape(name).replace("_", "_<wbr>")

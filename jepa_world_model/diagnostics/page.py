@@ -156,7 +156,7 @@ stroke-linejoin:round}
 .plot path.second{stroke:var(--h)}.plot path.third{stroke:var(--p)}.plot path.quiet{stroke:var(--soft);
 stroke-width:1}
 .plot path.bar{stroke:var(--soft);stroke-dasharray:3 3;stroke-width:1}
-.plot circle{fill:var(--line)}
+.plot circle,.plot rect{fill:var(--line)}
 .ticks{display:flex;justify-content:space-between;color:var(--soft);font-size:11px;line-height:1.5;
 white-space:nowrap}
 .shares{display:grid;grid-template-columns:max-content minmax(60px,1fr) max-content;gap:3px 12px;
