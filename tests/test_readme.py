@@ -15,7 +15,7 @@ from jepa_world_model.experiment import TrainConfig
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{x}.md" for x in ("index", "gradients", "concepts", "recipes")),
+    *(ROOT / "docs" / f"{x}.md" for x in ("index", "gradients", "concepts", "recipes", "tracking")),
 ]
 OWN_TESTS = {  # pages whose blocks are run elsewhere
     "adding.md": "tests/test_adding.py",

@@ -1,4 +1,4 @@
-"""Where numbers go: a JSONL file always, a terminal, wandb. A sink gets plain floats, one record at a time.
+"""Where numbers go: a JSONL file always, a terminal. A sink gets plain floats, one record at a time; more sinks: track.py.
 
 Names are paths: loss/jepa, grad_norm/encoder, time/step_ms, eval/...
 """
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 import torch
 from torch import Tensor
@@ -167,94 +167,6 @@ class TerminalSink:
 def _is_extra(name: str) -> bool:
     """Whether a number comes from a hook rather than from every step."""
     return name.split("/")[0] not in ("loss", "weighted", "grad", "grad_norm", "norm", "time", "optim")
-
-
-class WandbSink:
-    """Records to Weights & Biases, kept inside the run folder.
-
-    online: falls back to offline, with one line, when no connection is made within `timeout_s`.
-    A failure later on costs one line and this sink, never the training: metrics.jsonl has them all.
-    """
-
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        mode: str = "offline",
-        project: str = "jepa-world-model",
-        settings: Mapping[str, Any] | None = None,
-        timeout_s: float = 20.0,
-    ) -> None:
-        if mode not in ("online", "offline", "disabled"):
-            raise UserError(f"wandb mode must be online, offline or disabled, got {mode!r}")
-        self._run = None
-        if mode == "disabled":
-            return
-        try:
-            import wandb
-        except ImportError:
-            raise UserError(
-                "wandb is not installed: pip install wandb, or use --wandb.mode disabled"
-            ) from None
-        folder = Path(folder)
-        options = {"dir": str(folder), "project": project, "name": folder.resolve().name}
-        options |= {
-            "config": dict(settings or {}),
-            "settings": wandb.Settings(init_timeout=timeout_s, silent=True),
-        }
-        if mode == "online":
-            try:
-                self._run = wandb.init(mode="online", id=_wandb_id(folder), resume="allow", **options)
-                return
-            except Exception as problem:  # wandb raises many kinds; none of them may stop a training
-                self._tell(f"wandb online failed ({_first_line(problem)}); logging offline")
-        try:
-            # A fresh id: an attempt that timed out holds on to its own.
-            self._run = wandb.init(mode="offline", id=_fresh_id(), **options)
-        except Exception as problem:
-            self._tell(f"wandb offline failed ({_first_line(problem)}); only metrics.jsonl has the numbers")
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One record."""
-        if self._run is None:
-            return
-        try:
-            self._run.log(dict(values), step=step)
-        except Exception as problem:
-            self._run = None
-            self._tell(f"wandb stopped at step {step} ({_first_line(problem)}); metrics.jsonl goes on")
-
-    def close(self) -> None:
-        """Finish the wandb run."""
-        run, self._run = self._run, None
-        if run is not None:
-            try:
-                run.finish()
-            except Exception as problem:
-                self._tell(f"wandb could not finish its run ({_first_line(problem)})")
-
-    @staticmethod
-    def _tell(text: str) -> None:
-        print(f"warning: {text}", file=sys.stderr, flush=True)
-
-
-def _first_line(problem: Exception) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]
-
-
-def _wandb_id(folder: Path) -> str:
-    """The id of this run at wandb, the same when it is resumed."""
-    path = folder / "wandb" / "id"
-    if path.is_file():
-        return path.read_text().strip()
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, _fresh_id())
-    return path.read_text().strip()
-
-
-def _fresh_id() -> str:
-    return os.urandom(6).hex()
 
 
 @contextlib.contextmanager

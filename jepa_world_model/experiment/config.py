@@ -23,6 +23,7 @@ class WandbConfig:
     mode: str = "disabled"  # "online", "offline" (sync later) or "disabled"
     project: str = "jepa-world-model"  # where runs appear
     entity: str = ""  # empty: the account's default
+    checkpoints: bool = True  # each checkpoint as an artifact too
 
     def __post_init__(self) -> None:
         if self.mode not in ("online", "offline", "disabled"):
@@ -81,6 +82,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=world_model_optim)
+    tensorboard: bool = False  # event files in <run>/tensorboard, beside metrics.jsonl
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:

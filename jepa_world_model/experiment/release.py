@@ -46,7 +46,7 @@ def without_places(cfg: TrainConfig) -> TrainConfig:
     """The configuration without what only one machine knows: its folders, and whose account it logs to."""
     defaults = TrainConfig()
     return dataclasses.replace(
-        cfg, output_dir=defaults.output_dir, wandb=defaults.wandb, resume=False,
+        cfg, output_dir=defaults.output_dir, wandb=defaults.wandb, tensorboard=False, resume=False,
         model=dataclasses.replace(cfg.model, backbone_weights=""),
         data=dataclasses.replace(cfg.data, source=source_for_others(cfg), cache_dir=defaults.data.cache_dir),
     )  # fmt: skip

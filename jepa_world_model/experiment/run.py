@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint,
 from jepa_world_model.core.config import diff_from_defaults
 from jepa_world_model.core.engine import Hook, Outcome, fit
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, WandbSink, closing, rewind_metrics
+from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, closing, rewind_metrics
 from jepa_world_model.core.optim import set_lr
 from jepa_world_model.core.proof import ReachTable, prove
 from jepa_world_model.core.run import Run, atomic_write, environment
@@ -29,6 +27,7 @@ from jepa_world_model.diagnostics.snapshot import take_snapshot
 from jepa_world_model.experiment.build import Experiment, build, spread
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.load import ACTIONS
+from jepa_world_model.experiment.tracking import Tracking, check_trackers, open_trackers
 from jepa_world_model.experiment.watch import Watch
 
 PROOF_WINDOWS = 8  # the proof looks at structure; a few windows show it
@@ -42,12 +41,13 @@ def train(cfg: TrainConfig) -> Path:
     on its share of each batch; the first of them writes.
     """
     with joined(cfg.device) as world:
+        check_trackers(cfg)
         experiment = build(cfg, world)
         table = prove(experiment.task, experiment.first_windows(PROOF_WINDOWS), experiment.optimizer)
         run, start = _open_run(experiment)
         if world.leads:
             _announce(run, experiment, table)
-        outcome = _fit(run, experiment, start)
+        outcome = _fit(run, experiment, start, table)
         if world.leads:
             _conclude(run, experiment, outcome)
         return run.folder
@@ -128,7 +128,7 @@ def _announce(run: Run, experiment: Experiment, table: ReachTable) -> None:
         print(f"note: {warning}")
 
 
-def _fit(run: Run, experiment: Experiment, start: int) -> Outcome:
+def _fit(run: Run, experiment: Experiment, start: int, table: ReachTable) -> Outcome:
     """The training loop; the first process has the hooks and sinks."""
     cfg, task, optimizer = experiment.cfg, experiment.task, experiment.optimizer
 
@@ -141,9 +141,10 @@ def _fit(run: Run, experiment: Experiment, start: int) -> Outcome:
 
     def save(done: int) -> None:
         sizes = {} if task.sizes is None else {k: v.tolist() for k, v in task.sizes.state_dict().items()}
-        save_checkpoint(
+        path = save_checkpoint(
             run.checkpoints, done, task.model, optimizer, {"loss_sizes": sizes}, keep=cfg.keep_checkpoints
         )
+        tracking.checkpoint(done, path)
 
     loop = partial(
         fit, step, model=task.model, steps=cfg.steps, start=start, streams=task.streams, log_every=cfg.log_every,
@@ -151,41 +152,37 @@ def _fit(run: Run, experiment: Experiment, start: int) -> Outcome:
     )  # fmt: skip
     if not task.world.leads:
         return loop()
-    watch, hooks = _watching(run, experiment, start)
-    hooks.append(Hook(name="checkpoint", every=cfg.checkpoint_every, call=save))
-    with closing(_sinks(run, cfg, start)) as sinks:
+    tracking = Tracking(run.folder, open_trackers(run.folder, cfg, start))
+    own: list[Sink] = [JsonlSink(run.metrics), TerminalSink(cfg.steps, start=start)]
+    with closing([*own, *tracking.trackers]) as sinks:
+        tracking.reach(table, start)
+        watch, hooks = _watching(run, experiment, start, tracking)
+        hooks.append(Hook(name="checkpoint", every=cfg.checkpoint_every, call=save))
         outcome = loop(hooks=hooks, sinks=sinks, finish=save)
     watch.conclude()
     return outcome
 
 
-def _watching(run: Run, experiment: Experiment, start: int) -> tuple[Watch, list[Hook]]:
+def _watching(run: Run, experiment: Experiment, start: int, tracking: Tracking) -> tuple[Watch, list[Hook]]:
     """What measures the model now and then, on one process by itself."""
     cfg, task = experiment.cfg, experiment.task.alone()
     held_out = spread(experiment.held_out, cfg.eval_windows).to(experiment.device)
     seen = spread(experiment.loader.windows, 2 * cfg.eval_windows).to(experiment.device)
 
     def picture(done: int) -> None:
-        save_snapshot(run.folder, take_snapshot(task, held_out))
+        arrays = take_snapshot(task, held_out)
+        save_snapshot(run.folder, arrays)
+        tracking.snapshot(done, arrays)
 
     watch = Watch(
         run.folder, task, held_out, experiment.batch, seen=seen, every=cfg.grad_report_every, start=start
     )
+    pictures_every = cfg.eval_every if tracking.trackers else 0  # a report needs the last ones alone
     return watch, [
         Hook(name="evaluate", every=cfg.eval_every, call=watch.evaluate, at_end=True),
         *watch.hooks,
-        Hook(name="snapshot", every=0, call=picture, at_end=cfg.report),
+        Hook(
+            name="tables", every=cfg.grad_report_every, call=lambda _: tracking.gradients(watch.log.rows[-1])
+        ),
+        Hook(name="snapshot", every=pictures_every, call=picture, at_end=cfg.report),
     ]
-
-
-def _sinks(run: Run, cfg: TrainConfig, start: int) -> list[Sink]:
-    sinks: list[Sink] = [JsonlSink(run.metrics), TerminalSink(cfg.steps, start=start)]
-    if cfg.wandb.mode != "disabled":
-        sinks.append(
-            WandbSink(run.folder, mode=cfg.wandb.mode, project=cfg.wandb.project, settings=_plain(cfg))
-        )
-    return sinks
-
-
-def _plain(cfg: TrainConfig) -> Mapping[str, object]:
-    return dataclasses.asdict(cfg)

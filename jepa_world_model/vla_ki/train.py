@@ -18,13 +18,14 @@ from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint,
 from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.engine import Hook, Outcome, fit
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, WandbSink, closing, rewind_metrics
+from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, closing, rewind_metrics
 from jepa_world_model.core.optim import set_lr
 from jepa_world_model.core.proof import prove
 from jepa_world_model.core.run import Run
 from jepa_world_model.core.sharding import part_of, whole, whole_tensors
 from jepa_world_model.core.step import train_step
 from jepa_world_model.core.together import joined
+from jepa_world_model.core.track import WandbTracker
 from jepa_world_model.vla_ki.batch import check_batch
 from jepa_world_model.vla_ki.build import AVERAGED, Experiment, build, proof_rows, sharded
 from jepa_world_model.vla_ki.config import KITrainConfig, read_config
@@ -213,7 +214,7 @@ def _sinks(exp: Experiment, run: Run, start: int) -> list[Sink]:
         Guard(exp.mixer.builder, start),
     ]
     if exp.cfg.wandb != "disabled":
-        sinks.append(WandbSink(run.folder, mode=exp.cfg.wandb, settings=dataclasses.asdict(exp.cfg)))
+        sinks.append(WandbTracker(run.folder, mode=exp.cfg.wandb, settings=dataclasses.asdict(exp.cfg)))
     return sinks
 
 
