@@ -25,6 +25,7 @@ class ModelConfig:
     encoder_schedule: tuple[int, ...] = (32, 64, 64)  # channels after each halving; multiples of 16 run best
     decoder_schedule: tuple[int, ...] = (64, 64, 32)  # channels before each doubling, coarse to fine
     keypoints: int = 64  # positions read off a feature map; 0: z tells them from learned places alone
+    flat_readout: bool = True  # z also reads the flattened last map: more detail, noise at places never shown
     z_dim: int = 64  # Dz; too small blurs what the frame shows
     state_dim: int = 128  # Dh; below about 2 * the degrees of freedom nothing can be predicted
     hidden_dim: int = 512  # width of hidden layers of predictor, bridges and heads
@@ -49,6 +50,10 @@ class ModelConfig:
                 raise ValueError(f"model.{name} must be 0 or above, got {getattr(self, name)}")
         for name in ("encoder_schedule", "decoder_schedule"):
             self._check_schedule(name, getattr(self, name))
+        if not self.flat_readout and (self.keypoints == 0 or self.backbone):
+            raise ValueError(
+                "model.flat_readout is off, so z needs model.keypoints above 0 and our own convolutions (no backbone)"
+            )
         if self.h_init not in H_INITS:
             raise ValueError(f"model.h_init must be {' or '.join(H_INITS)}, got {self.h_init!r}")
         if self.action_kind not in ACTION_KINDS:

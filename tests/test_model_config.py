@@ -67,3 +67,9 @@ def test_flags_reach_every_field():
         "zero",
         False,
     )
+
+
+@pytest.mark.parametrize("change", [{"keypoints": 0}, {"backbone": "resnet18"}])
+def test_a_readout_needs_something_to_read(change):
+    with pytest.raises(ValueError, match=r"model\.flat_readout is off, so z needs"):
+        ModelConfig(flat_readout=False, **change)

@@ -21,7 +21,8 @@ def calibrate(encoder: nn.Module, frames: Tensor) -> None:
     z = encoder(frames)
     readout.z_norm = on_sphere
     mean, deviation = z.mean(0), z.std(0).clamp(min=SMALLEST)
-    readout.flat.bias.sub_(mean)
-    for layer in (readout.flat, *([readout.point] if readout.has_points else [])):
+    layers = [getattr(readout, name) for name in ("flat", "point") if hasattr(readout, name)]
+    layers[0].bias.sub_(mean)
+    layers[0].bias.div_(deviation)
+    for layer in layers:
         layer.weight.div_(deviation[:, None])
-    readout.flat.bias.div_(deviation)

@@ -41,35 +41,41 @@ class SpatialSoftArgmax(nn.Module):
 class Readout(nn.Module):
     """Feature maps as z: key points of a fine map for position, a squeezed and flattened one for the rest.
 
+    With `flat_readout` off the key points are all there is: what z says of a place then carries over to
+    places that no frame showed. Measured on loops (docs/log.md): a linear map from seen cells finds unseen
+    ones within 0.1 cells, from the flattened map not at all.
     Shapes: fine [N,C,S,S], last [N,C',S',S'] -> z [N,Dz]. In fp32 whatever the autocast: z is compared,
     differenced and probed, and costs next to nothing here.
     """
 
     def __init__(self, cfg: ModelConfig, fine: tuple[int, int], last: tuple[int, int]) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(last[0], SQUEEZED, 1)
-        self.flat = nn.Linear(SQUEEZED * last[1] ** 2, cfg.z_dim)
+        self.has_points, self.has_flat, self.z_norm = cfg.keypoints > 0, cfg.flat_readout, cfg.z_norm
+        if self.has_flat:
+            self.squeeze = nn.Conv2d(last[0], SQUEEZED, 1)
+            self.flat = nn.Linear(SQUEEZED * last[1] ** 2, cfg.z_dim)
         if cfg.keypoints:
             self.heat = nn.Linear(fine[0], cfg.keypoints, bias=False)  # a bias would not move a point
             self.where = SpatialSoftArgmax(fine[1])
-            self.point = nn.Linear(2 * cfg.keypoints, cfg.z_dim, bias=False)
-        self.has_points, self.z_norm = cfg.keypoints > 0, cfg.z_norm
+            self.point = nn.Linear(2 * cfg.keypoints, cfg.z_dim, bias=not self.has_flat)
 
     def forward(self, fine: Tensor, last: Tensor) -> Tensor:
-        flat = torch.relu(self.squeeze(last)).flatten(1)
+        flat = torch.relu(self.squeeze(last)).flatten(1) if self.has_flat else None
         # A product by hand: a 1x1 convolution would leave its maps in another order than the softmax wants.
         heat = self.heat.weight @ fine.flatten(2) if self.has_points else None  # [N,K,S*S]
         with torch.autocast(last.device.type, enabled=False):
-            z = self.flat(flat.float())
+            parts = [] if flat is None else [self.flat(flat.float())]
             if heat is not None:
-                z = z + self.point(self.where(heat.float()))
+                parts.append(self.point(self.where(heat.float())))
+            z = sum(parts[1:], parts[0])
         return to_sphere(z) if self.z_norm else z
 
 
 class Convolutions(nn.Module):
     """A stride-2 convolution a halving, and one more on the last map.
 
-    Shapes: [N,C,H,W] -> the map before the last halving, and the last.
+    Shapes: [N,C,H,W] -> the map before the last halving, and the last. With `flat_readout` off both are the
+    last halving's: nothing is built that nobody reads.
     """
 
     def __init__(self, cfg: ModelConfig) -> None:
@@ -78,14 +84,19 @@ class Convolutions(nn.Module):
         self.halvings = nn.ModuleList(
             initialised(nn.Conv2d(a, b, 3, stride=2, padding=1)) for a, b in pairwise(widths)
         )
-        self.last = initialised(nn.Conv2d(widths[-1], widths[-1], 3, padding=1))
+        self.is_flat = cfg.flat_readout
+        if self.is_flat:
+            self.last = initialised(nn.Conv2d(widths[-1], widths[-1], 3, padding=1))
         self.last_shape = (widths[-1], cfg.encoder_sizes[-1])
-        self.fine_shape = (widths[-2], cfg.encoder_sizes[-2]) if len(widths) > 2 else self.last_shape
+        finer = self.is_flat and len(widths) > 2
+        self.fine_shape = (widths[-2], cfg.encoder_sizes[-2]) if finer else self.last_shape
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = []
         for conv in self.halvings:
             maps.append(x := torch.relu_(conv(x)))
+        if not self.is_flat:
+            return x, x
         x = x + torch.relu_(self.last(x))
         return (maps[-2] if len(maps) > 1 else x), x
 

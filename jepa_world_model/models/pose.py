@@ -11,10 +11,25 @@ from jepa_world_model.models.layers import Mlp
 
 
 class PoseIncrement(Mlp):
-    """The pose increment of an action: p [...,Dp], h [...,Dh], a [...,A] -> delta_p [...,Dp]."""
+    """The pose increment of an action: p [...,Dp], h [...,Dh], a [...,A] -> delta_p [...,Dp].
+
+    It starts as one increment an action, of length 1 and in independent directions, with little of p and h.
+    From torch's own start all actions have nearly the same increment: a clock, or, once loops close, a pose
+    on a line, which no loss asks to leave again (docs/log.md).
+    """
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__(cfg.pose_dim + cfg.state_dim + cfg.action_dim, cfg.hidden_dim, cfg.pose_dim)
+        ones = torch.eye(cfg.action_dim)
+        if cfg.action_kind not in ("", "discrete"):
+            ones = torch.cat([ones, -ones])
+        with torch.no_grad():
+            self.inner.weight[:, : -cfg.action_dim] *= 0.1
+            self.inner.weight[:, -cfg.action_dim :].normal_()
+            start = F.silu(self.inner(F.pad(ones, (cfg.pose_dim + cfg.state_dim, 0)))) @ self.outer.weight.T
+            size = (start - start.mean(0)).norm(dim=1).mean()
+            self.outer.weight /= size
+            self.outer.bias.copy_(-start.mean(0) / size)
 
 
 class ActionPrototype(nn.Linear):
@@ -37,12 +52,19 @@ class ChangeToPose(nn.Linear):
 
 
 class PoseMeasurement(nn.Module):
-    """A pose read off a single frame's state: z [...,Dz] -> p [...,Dp]; a linear part and a correction."""
+    """A pose read off a single frame's state: z [...,Dz] -> p [...,Dp]; a linear part and a correction.
+
+    Both start next to zero: along directions of z that the data never showed, a random start would stay for
+    good and read a pose into frames of unseen places.
+    """
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         self.straight = nn.Linear(cfg.z_dim, cfg.pose_dim)
         self.bent = Mlp(cfg.z_dim, cfg.hidden_dim, cfg.pose_dim)
+        for layer in (self.straight, self.bent.outer):
+            nn.init.normal_(layer.weight, std=1e-3)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.straight(z) + self.bent(z)

@@ -15,10 +15,10 @@ def frames(cfg, count: int = 64) -> torch.Tensor:
     return torch.rand(count, cfg.in_channels, cfg.image_size, cfg.image_size, generator=generator)
 
 
-@pytest.mark.parametrize("keypoints", [0, 4])
-def test_z_starts_standardised_over_the_data(keypoints):
+@pytest.mark.parametrize(("keypoints", "flat"), [(0, True), (4, True), (8, False)])
+def test_z_starts_standardised_over_the_data(keypoints, flat):
     torch.manual_seed(0)
-    cfg = small(keypoints=keypoints)
+    cfg = small(keypoints=keypoints, flat_readout=flat)
     encoder, x = Encoder(cfg), frames(cfg)
     before = encoder(x).std(0)
     calibrate(encoder, x)

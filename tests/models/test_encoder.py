@@ -76,3 +76,22 @@ def test_z_norm_puts_states_on_a_sphere():
 def test_states_are_fp32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         assert Encoder(small())(torch.rand(2, 3, 32, 32)).dtype == torch.float32
+
+
+def test_key_points_alone_carry_positions_to_places_never_seen():
+    torch.manual_seed(0)
+    x, where = spots()
+    middle = ((where - 14).abs() < 7).all(1)
+    apart = {}
+    for flat in (True, False):
+        schedule = (16, 32, 32) if flat else (16,)
+        z = Encoder(small(z_dim=64, keypoints=32, encoder_schedule=schedule, flat_readout=flat))(x).detach()
+        apart[flat] = 1 - probe(z[~middle], where[~middle], z[middle], where[middle])
+    assert apart[False] < 0.2 * apart[True]
+
+
+def test_without_the_flat_map_nothing_is_built_that_nobody_reads():
+    torch.manual_seed(0)
+    encoder = Encoder(small(flat_readout=False))
+    encoder(torch.rand(2, 3, 32, 32)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in encoder.parameters())

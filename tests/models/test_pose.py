@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from jepa_world_model.models.pose import ActionPrototype, ChangeToPose, PoseMeasurement, TemporalDistance
+from jepa_world_model.models.pose import (
+    ActionPrototype,
+    ChangeToPose,
+    PoseIncrement,
+    PoseMeasurement,
+    TemporalDistance,
+)
 from tests.models.build import small
 
 
@@ -23,6 +30,26 @@ def test_prototypes_start_near_the_length_of_a_move():
     torch.manual_seed(0)
     length = ActionPrototype(small(pose_dim=64, action_dim=32))(torch.eye(32)).norm(dim=-1)
     assert 0.8 < length.mean() < 1.2
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_increments_start_as_one_a_action_of_length_1_in_directions_of_their_own(kind):
+    torch.manual_seed(0)
+    cfg = small(pose_dim=32, hidden_dim=256, action_kind=kind)
+    g, h = PoseIncrement(cfg), torch.randn(50, 10)
+    delta = g(torch.zeros(50, 5, 32), h[:, None].expand(-1, 5, -1), torch.eye(5).expand(50, -1, -1))
+    mean = delta.mean(0)  # [A,Dp]
+    assert (delta - mean).norm(dim=-1).mean() < 0.3  # the state says little yet
+    length = mean.norm(dim=1)
+    assert ((length > 0.6) & (length < 1.4)).all()
+    cosine = (mean @ mean.T / length[:, None] / length)[~torch.eye(5, dtype=torch.bool)]
+    assert cosine.mean().abs() < 0.3  # torch's own start has 0.9: every action alike
+    assert cosine.max() < 0.7
+
+
+def test_a_measurement_starts_silent_so_that_unseen_directions_stay_silent():
+    torch.manual_seed(0)
+    assert PoseMeasurement(small())(states()).abs().max() < 0.05
 
 
 def test_no_change_of_z_is_no_increment():
