@@ -24,7 +24,7 @@ class GraphConfig:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Route:
     """What a discrete planner found."""
 
     actions: tuple[int, ...]  # empty where nothing was found, or nothing is to be done
@@ -96,7 +96,7 @@ class DataGraph:
         finite = np.isfinite(shortest_path(self.matrix, unweighted=True)).sum() - len(self.nodes)
         return float(finite / (len(self.nodes) * (len(self.nodes) - 1)))
 
-    def plan(self, start: np.ndarray, goal: np.ndarray) -> Plan:
+    def route(self, start: np.ndarray, goal: np.ndarray) -> Route:
         """The shortest observed way from one state to another, both [D]; an empty plan says why there is none."""
         from scipy.sparse.csgraph import dijkstra
 
@@ -104,12 +104,12 @@ class DataGraph:
         for name, distance in zip(("start", "goal"), far, strict=True):
             if distance > self.config.attach:
                 why = f"the {name} is not in the data: the nearest place is {distance:.2f} median moves away"
-                return Plan((), False, why)
+                return Route((), False, why)
         distance, before = dijkstra(
             self.matrix, indices=int(begin), unweighted=True, return_predecessors=True
         )
         if not np.isfinite(distance[end]):
-            return Plan(
+            return Route(
                 (), False, "no observed way leads from the start to the goal", expanded=len(self.nodes)
             )
         path = [int(end)]
@@ -117,7 +117,7 @@ class DataGraph:
             path.append(int(before[path[-1]]))
         path.reverse()
         actions = tuple(self._action[pair] for pair in pairwise(path))
-        return Plan(actions, True, "", self.nodes[path], len(self.nodes))
+        return Route(actions, True, "", self.nodes[path], len(self.nodes))
 
 
 def build_graph(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_world_model.planning.graph import Plan
+from jepa_world_model.planning.graph import Route
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class Lattice:
         bound = self.slopes @ way - radius * np.linalg.norm(self.slopes, axis=1)
         return max(0.0, float(straight), float(bound.max()))
 
-    def plan(self, start: np.ndarray, goal: np.ndarray) -> Plan:
+    def route(self, start: np.ndarray, goal: np.ndarray) -> Route:
         """The shortest sum of increments from one pose to the other, both [Dp].
 
         The first arrival need not be the nearest pose of the lattice, so the search goes on for `slack` steps
@@ -160,7 +160,7 @@ class _Search:
         self.reach = lattice.config.reach * lattice.step
         self.poses, self.parent, self.by = [self.start], [-1], [-1]
 
-    def run(self) -> Plan:
+    def run(self) -> Route:
         """Search, and trace back the nearest arrival."""
         config, closed, best = self.lattice.config, _Places(self.lattice), None
         heap = [(self._bound(self.start), 0, 0, 0)]  # steps in all, -steps done (deep first), number, row
@@ -190,7 +190,7 @@ class _Search:
         if best is None:
             gave_up = expanded >= config.max_expanded
             why = "the search gave up" if gave_up else "no sum of increments ends near the goal"
-            return Plan((), False, f"{why} after {expanded} places", expanded=expanded)
+            return Route((), False, f"{why} after {expanded} places", expanded=expanded)
         return self._trace(best[1], expanded)
 
     def _bound(self, pose: np.ndarray) -> float:
@@ -204,7 +204,7 @@ class _Search:
                 found.append((pose + move, action))
         return found
 
-    def _trace(self, row: int, expanded: int) -> Plan:
+    def _trace(self, row: int, expanded: int) -> Route:
         actions, poses = [], []
         while row >= 0:
             poses.append(self.poses[row])
@@ -212,4 +212,4 @@ class _Search:
             row = self.parent[row]
         flat = np.stack(poses[::-1])
         states = self.origin + (flat - flat[0]) @ self.lattice.axes
-        return Plan(tuple(actions[-2::-1]), True, "", states, expanded)
+        return Route(tuple(actions[-2::-1]), True, "", states, expanded)

@@ -35,16 +35,16 @@ def test_true_cells_make_one_node_a_cell_and_plans_as_short_as_the_worlds_own():
     rng = np.random.default_rng(0)
     for _ in range(25):
         start, goal = graph.nodes[rng.integers(len(graph.nodes), size=2)]
-        plan = graph.plan(start, goal)
+        route = graph.route(start, goal)
         xy = start.astype(np.int64)
-        for act in plan.actions:
+        for act in route.actions:
             xy, blocked = move(walls, xy, np.array(act))
             assert not blocked
-        assert plan.reached
+        assert route.reached
         assert (xy == goal).all()
         cell = lambda c: int(c[1] * len(walls) + c[0])
-        assert len(plan.actions) == best[cell(start), cell(goal)]
-        assert len(plan.states) == len(plan.actions) + 1
+        assert len(route.actions) == best[cell(start), cell(goal)]
+        assert len(route.states) == len(route.actions) + 1
 
 
 def test_steps_to_a_goal_are_those_of_the_plans():
@@ -52,28 +52,28 @@ def test_steps_to_a_goal_are_those_of_the_plans():
     steps = graph.steps_to(3)
     assert steps[3] == 0
     for node in (0, 11, 40):
-        assert len(graph.plan(graph.nodes[node], graph.nodes[3]).actions) == steps[node]
+        assert len(graph.route(graph.nodes[node], graph.nodes[3]).actions) == steps[node]
     assert graph.reachable_share() == 1.0
 
 
 def test_a_goal_off_the_data_is_refused_with_its_distance_and_a_missing_way_is_named():
     states = np.array([[0.0, 0], [1, 0], [2, 0], [8, 0], [9, 0]])
     graph = build_graph(states, np.array([0, 1, 3]), np.array([1, 2, 4]), np.array([1, 1, 1]), GraphConfig())
-    off = graph.plan(states[0], np.array([5.0, 0]))
+    off = graph.route(states[0], np.array([5.0, 0]))
     assert not off.reached
     assert "goal is not in the data: the nearest place is 3.00 median moves" in off.why
-    assert "no observed way" in graph.plan(states[0], states[4]).why
-    assert "no observed way" in graph.plan(states[2], states[0]).why  # ways are directed
-    assert graph.plan(states[0], states[2]).actions == (1, 1)
-    assert graph.plan(states[1], states[1]).actions == ()
-    assert graph.plan(states[1], states[1]).reached
+    assert "no observed way" in graph.route(states[0], states[4]).why
+    assert "no observed way" in graph.route(states[2], states[0]).why  # ways are directed
+    assert graph.route(states[0], states[2]).actions == (1, 1)
+    assert graph.route(states[1], states[1]).actions == ()
+    assert graph.route(states[1], states[1]).reached
 
 
 def test_of_two_actions_between_two_places_the_commoner_is_taken():
     states = np.array([[0.0], [1.0]])
     source, target = np.array([0, 0, 0, 1]), np.array([1, 1, 1, 0])
     graph = build_graph(states, source, target, np.array([3, 4, 4, 2]), GraphConfig())
-    assert graph.plan(states[0], states[1]).actions == (4,)
+    assert graph.route(states[0], states[1]).actions == (4,)
 
 
 def test_data_without_movement_or_beyond_the_limit_are_refused():

@@ -28,19 +28,19 @@ def test_plans_take_the_fewest_moves_to_poses_never_seen(noise):
         cells = rng.integers(-5, 6, size=2)
         start = rng.normal(size=8)
         goal = start + np.array([cells[0], cells[1]]) @ clean[[4, 2]]
-        plan = lattice.plan(start, goal)
-        assert plan.reached
-        assert (sum((MOVES[a] for a in plan.actions), np.zeros(2)) == cells).all()
-        assert len(plan.actions) == np.abs(cells).sum()
-        assert np.allclose(plan.states[0], start)
-        assert np.linalg.norm(plan.states[-1] - goal) < 0.75 * lattice.step
+        route = lattice.route(start, goal)
+        assert route.reached
+        assert (sum((MOVES[a] for a in route.actions), np.zeros(2)) == cells).all()
+        assert len(route.actions) == np.abs(cells).sum()
+        assert np.allclose(route.states[0], start)
+        assert np.linalg.norm(route.states[-1] - goal) < 0.75 * lattice.step
 
 
 def test_a_goal_between_places_is_answered_with_the_nearest_one():
     lattice = Lattice(MOVES)
     for goal in ((3.45, 2.4), (3.45, 2.6), (-2.55, 0.4)):
-        plan = lattice.plan(np.zeros(2), np.array(goal))
-        assert (plan.states[-1] == np.round(goal)).all()
+        route = lattice.route(np.zeros(2), np.array(goal))
+        assert (route.states[-1] == np.round(goal)).all()
 
 
 def test_the_heuristic_never_promises_more_than_the_way_takes_and_is_consistent():
@@ -63,9 +63,9 @@ def test_the_heuristic_never_promises_more_than_the_way_takes_and_is_consistent(
 
 
 def test_the_search_looks_at_little_more_than_the_way():
-    plan = Lattice(MOVES).plan(np.zeros(2), np.array([9.0, 0.0]))
-    assert len(plan.actions) == 9
-    assert plan.expanded < 60  # a search without a bound looks at 200
+    route = Lattice(MOVES).route(np.zeros(2), np.array([9.0, 0.0]))
+    assert len(route.actions) == 9
+    assert route.expanded < 60  # a search without a bound looks at 200
 
 
 def test_visits_on_both_sides_of_a_hash_box_are_one_place():
@@ -78,25 +78,25 @@ def test_visits_on_both_sides_of_a_hash_box_are_one_place():
 
 def test_known_walls_are_walked_round():
     blocked = [(np.array([1.0, y]), 4) for y in (-1.0, 0.0, 1.0)]  # right from x = 1
-    plan = Lattice(MOVES, blocked=blocked).plan(np.zeros(2), np.array([3.0, 0.0]))
-    assert plan.reached
-    assert len(plan.actions) == 3 + 4
-    poses = [tuple(p) for p in plan.states.round().astype(int).tolist()]
-    for pose, action in zip(poses, plan.actions, strict=False):
+    route = Lattice(MOVES, blocked=blocked).route(np.zeros(2), np.array([3.0, 0.0]))
+    assert route.reached
+    assert len(route.actions) == 3 + 4
+    poses = [tuple(p) for p in route.states.round().astype(int).tolist()]
+    for pose, action in zip(poses, route.actions, strict=False):
         assert not (action == 4 and pose in {(1, -1), (1, 0), (1, 1)})
 
 
 def test_an_action_that_adds_nothing_is_left_out_and_a_clock_cannot_turn_back():
     assert 0 not in Lattice(skewed(noise=0.02)).actions
     clock = Lattice(np.array([[1.0, 0.0], [1.0, 0.02], [1.0, -0.02]]), LatticeConfig(max_expanded=200))
-    assert clock.plan(np.zeros(2), np.array([4.0, 0.0])).reached
-    back = clock.plan(np.zeros(2), np.array([-4.0, 0.0]))
+    assert clock.route(np.zeros(2), np.array([4.0, 0.0])).reached
+    back = clock.route(np.zeros(2), np.array([-4.0, 0.0]))
     assert not back.reached
     assert "gave up after 200 places" in back.why
 
 
 def test_the_start_may_be_the_goal_and_increments_must_move():
-    assert Lattice(MOVES).plan(np.ones(2), np.ones(2)).actions == ()
+    assert Lattice(MOVES).route(np.ones(2), np.ones(2)).actions == ()
     with pytest.raises(ValueError, match="no action moves the pose"):
         Lattice(np.zeros((5, 2)))
     with pytest.raises(ValueError, match="reach must be above 0"):
