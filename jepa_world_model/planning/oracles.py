@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.envs.layouts import MOVES
+from jepa_world_model.envs.layouts import MOVES, free_cells
 from jepa_world_model.envs.two_rooms import DOOR_HALF, HIGH, LOW, MAX_STEP, WALL_HALF
 from jepa_world_model.planning.costs import Measure, goal_latent
-from jepa_world_model.planning.dynamics import Dynamics, State
+from jepa_world_model.planning.dynamics import Dynamics, State, device_of
 from jepa_world_model.planning.worlds import GridworldWorld, TwoRoomsWorld, World
 
 
@@ -157,14 +157,31 @@ class PathDistance:
 
     def towards(self, dynamics: Dynamics, goal: State) -> Measure:
         """The expected length of the shortest path, of the shares of the cells."""
-        cell = goal_latent(dynamics, goal, "cell").argmax(1)
         lengths = torch.from_numpy(self.world.lengths).float()
-        lengths = torch.where(lengths < 0, lengths.max() + 1, lengths)[:, cell].T.to(cell.device)  # [E,C]
+        lengths = torch.where(lengths < 0, lengths.max() + 1, lengths)
+        if "cell" not in dynamics.goal_latents:
+            return self._from_position(dynamics, goal, lengths)
+        cell = goal_latent(dynamics, goal, "cell").argmax(1)
+        table = lengths[:, cell].T.to(cell.device)  # [E,C]
 
         def measure(state: State, episodes: slice) -> Tensor:
-            mine = lengths[episodes]
+            mine = table[episodes]
             here = dynamics.read(state, "cell").unflatten(0, (len(mine), -1))  # [e,S,C]
             return torch.einsum("esc,ec->es", here, mine).flatten()
+
+        return measure
+
+    def _from_position(self, dynamics: Dynamics, goal: State, lengths: Tensor) -> Measure:
+        """The same from a position in cells: the free cell that is nearest to it."""
+        free = torch.from_numpy(free_cells(self.world.walls)).float()
+        number = torch.from_numpy(self.world.index(free.numpy()))
+        cell_of = lambda xy: number[torch.cdist(xy.float().cpu(), free).argmin(1)]
+        table = lengths[:, cell_of(goal_latent(dynamics, goal, "xy"))].T  # [E,C]
+
+        def measure(state: State, episodes: slice) -> Tensor:
+            mine = table[episodes]
+            cell = cell_of(dynamics.read(state, "xy")).unflatten(0, (len(mine), -1))
+            return mine.gather(1, cell).flatten().to(device_of(state))
 
         return measure
 

@@ -177,13 +177,22 @@ def _joined(nodes: np.ndarray, radius: float) -> np.ndarray:
     return np.concatenate([pairs, pairs[:, ::-1]])
 
 
+@dataclass(frozen=True)
+class Told:
+    """A latent of chosen episodes."""
+
+    latents: np.ndarray  # [N,D]
+    bounds: np.ndarray  # [E,2] first row and length of each episode among them
+    rows: np.ndarray  # [N] their rows in the data set
+
+
 @torch.no_grad()
 def latents_of(
     dynamics: Dynamics, episodes: Episodes, name: str, *, frames: int = 20_000, rows_at_once: int = 512
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Told:
     """A latent of evenly chosen whole episodes of a data set, with about so many frames.
 
-    Frames are encoded one by one, as a goal is, so that both are told alike. Returns latents [N,D] and bounds [E,2].
+    Frames are encoded one by one, as a goal is, so that both are told alike.
     """
     count = int(np.clip(frames // max(int(np.median(episodes.lengths)), 1), 1, len(episodes)))
     chosen = np.unique(np.linspace(0, len(episodes) - 1, count).round().astype(np.int64))
@@ -195,7 +204,7 @@ def latents_of(
         .numpy()
         for part in np.array_split(rows, -(-len(rows) // rows_at_once))
     ]
-    return np.concatenate(parts), np.stack([np.cumsum(lengths) - lengths, lengths], 1)
+    return Told(np.concatenate(parts), np.stack([np.cumsum(lengths) - lengths, lengths], 1), rows)
 
 
 @dataclass(frozen=True, kw_only=True)
