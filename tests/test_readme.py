@@ -20,6 +20,7 @@ PAGES = [
 OWN_TESTS = {  # pages whose blocks are run elsewhere
     "adding.md": "tests/test_adding.py",
     "vla.md": "tests/vla_ki/test_docs.py",
+    "scaling.md": "tests/distributed/test_page.py",
 }
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 OWN_FLAGS = {"gradients": {"--all-gates": 0, "--format": 1}}  # besides those of training

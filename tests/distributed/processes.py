@@ -18,6 +18,13 @@ from jepa_world_model.core.distributed import World
 
 needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="needs gloo, torch's CPU collectives")
 
+# The losses of which a mean of means is not the mean.
+CONTROL = {
+    "sigreg", "sliced_w2", "vicreg_var", "vicreg_cov", "noop_still_h", "scale_dh", "action_consistency_h",
+    "action_separation_h", "scale_dp", "noop_still_dp", "inverse_cycle_dp", "geometry_rank_p", "loop_closure_p",
+    "distance_corr_p", "temporal_distance",
+}  # fmt: skip
+
 
 def free_port() -> int:
     """A port nobody listens on."""

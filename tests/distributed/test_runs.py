@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,14 @@ def runs(tmp_path_factory) -> tuple[Path, str]:
     try:
         assert trainer.main([*FLAGS, "--steps", "6", "--name", "whole"]) == 0
         assert trainer.main([*FLAGS, "--steps", "2", "--name", "moved"]) == 0
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()),
-            str(ROOT / "jepa_world_model_trainer.py"), *FLAGS, "--steps", "4", "--name", "moved", "--resume",
-        ]  # fmt: skip
+        # As docs/scaling.md says it.
+        page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+        line = page.partition("\ntorchrun ")[2].partition("  #")[0].replace("--name two", "--name moved")
+        told = shlex.split(
+            line.replace("jepa_world_model_trainer.py", str(ROOT / "jepa_world_model_trainer.py"))
+        )
+        launch = [sys.executable, "-m", "torch.distributed.run", "--master-port", str(free_port())]
+        command = [*launch, *told, *FLAGS, "--steps", "4", "--resume"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr[-3000:]
