@@ -179,7 +179,7 @@ class GridworldWorld:
 
     def step(self, places: np.ndarray, raw: np.ndarray) -> np.ndarray:
         """The simulator."""
-        return move(self.walls, places, raw)[0]
+        return move(self.walls, np.asarray(places).astype(np.int64), raw)[0]
 
     def draw(self, places: np.ndarray) -> np.ndarray:
         """The agent among its walls, [E,3,size,size]."""
