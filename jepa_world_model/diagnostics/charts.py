@@ -46,9 +46,18 @@ def needs_log(curves: Sequence[Series]) -> bool:
 
 
 def line_chart(
-    title: str, curves: Sequence[Series], *, value: str = "", sub: str = "", bar: float | None = None
+    title: str,
+    curves: Sequence[Series],
+    *,
+    value: str = "",
+    sub: str = "",
+    bar: float | None = None,
+    axis: str = "step",
 ) -> str:
-    """A card: title, value, one line of words, the curves, and `bar` as a dashed line to compare with."""
+    """A card: title, value, one line of words, the curves, and `bar` as a dashed line to compare with.
+
+    axis: what is counted to the right.
+    """
     curves = [curve for curve in curves if len(curve)]
     if not curves:
         return ""
@@ -75,7 +84,7 @@ def line_chart(
         'viewBox="0 0 1000 1000" preserveAspectRatio="none" '
         f'role="img" aria-label="{escape(title)}">{"".join(paths)}</svg></div>'
         f'<div class="ticks"><span>{number(low)} to {number(high)}{scale}</span>'
-        f"<span><i>step </i>{last:,.0f}</span></div></div>"
+        f"<span><i>{escape(axis)} </i>{last:,.0f}</span></div></div>"
     )
 
 
