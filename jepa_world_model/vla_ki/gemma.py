@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.vla_ki.attention import attend, attention_bias
 
 KV = tuple[tuple[Tensor, Tensor], ...]  # one (keys, values) a layer, each [B,kv_heads,S,head_dim]
 
@@ -35,8 +36,8 @@ class GemmaConfig:
 GEMMA = {
     "gemma_2b": GemmaConfig(width=2048, depth=18, mlp=16384, heads=8, kv_heads=1, head_dim=256),
     "gemma_300m": GemmaConfig(width=1024, depth=18, mlp=4096, heads=8, kv_heads=1, head_dim=256),
-    "tiny": GemmaConfig(width=128, depth=4, mlp=512, heads=4, kv_heads=1, head_dim=32),
-    "tiny_expert": GemmaConfig(width=64, depth=4, mlp=256, heads=4, kv_heads=1, head_dim=32),
+    "tiny": GemmaConfig(width=128, depth=4, mlp=256, heads=4, kv_heads=1, head_dim=32),
+    "tiny_expert": GemmaConfig(width=64, depth=4, mlp=128, heads=4, kv_heads=1, head_dim=32),
 }
 
 
@@ -49,7 +50,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, None]:
         """The normalised x; the second value stands for the gate that `AdaRMSNorm` has."""
-        return (normalise(x) * (1 + self.weight.float())).to(x.dtype), None
+        return (normalise(x) * (1 + self.weight.float())).to(compute_dtype(x)), None
 
 
 class AdaRMSNorm(nn.Module):
@@ -69,15 +70,40 @@ class AdaRMSNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
         """Shapes: x [B,S,W], cond [B,K,C], S a multiple of K (K flow samples in a row) -> [B,S,W], gate."""
-        modulation = self.dense(cond).float().repeat_interleave(x.shape[1] // cond.shape[1], 1)  # [B,S,3W]
-        scale, shift, gate = modulation.chunk(3, -1)
-        return (normalise(x) * (1 + scale) + shift).to(x.dtype), gate.to(x.dtype)
+        samples = cond.shape[1]
+        scale, shift, gate = self.dense(cond).float()[:, :, None].chunk(3, -1)  # [B,K,1,W]
+        y = torch.addcmul(shift, normalise(x).unflatten(1, (samples, -1)), 1 + scale)  # [B,K,S/K,W]
+        return y.flatten(1, 2).to(compute_dtype(x)), gate.to(compute_dtype(x))
 
 
 def normalise(x: Tensor) -> Tensor:
     """x with a root mean square of 1 over the last axis, in fp32."""
-    x = x.float()
-    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6)
+    return _Normalise.apply(x.float())
+
+
+class _Normalise(torch.autograd.Function):
+    """Its backward in four operations; composed by autograd it would take twice the time."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        """Shapes: [...,W] -> [...,W]."""
+        scale = torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6)
+        y = x * scale
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        """Shapes: [...,W] -> [...,W]."""
+        y, scale = ctx.saved_tensors
+        return torch.addcmul(grad, y, (grad * y).mean(-1, keepdim=True), value=-1).mul_(scale)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """What products of x are computed in: autocast's type inside autocast, so that x is converted once, not by each."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def rope(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -108,7 +134,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, cos_sin: tuple[Tensor, Tensor], allowed: Tensor, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The attended x and its own keys and values. Shapes: x [B,S,W], allowed [B,1,S,P+S]."""
+        """The attended x and its own keys and values. Shapes: x [B,S,W], allowed as `attend` wants it."""
         q, k, v = (
             project(x).unflatten(-1, (-1, self.cfg.head_dim)).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -117,12 +143,7 @@ class Attention(nn.Module):
         own = (k, v)
         if past is not None:
             k, v = torch.cat([past[0].to(k.dtype), k], 2), torch.cat([past[1].to(v.dtype), v], 2)
-        groups = self.cfg.heads // self.cfg.kv_heads
-        k, v = (
-            t.repeat_interleave(groups, 1) if self.cfg.kv_heads > 1 else t.expand(-1, groups, -1, -1)
-            for t in (k, v)
-        )
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        y = attend(q, k, v, allowed)
         return self.o_proj(y.transpose(1, 2).flatten(2)), own
 
 
@@ -167,8 +188,11 @@ class Block(nn.Module):
 
 
 def residual(x: Tensor, y: Tensor, gate: Tensor | None) -> Tensor:
-    """x + y, or x + y * gate."""
-    return x + (y if gate is None else y * gate)
+    """x + y, or x + y * gate. Shapes: x, y [B,S,W], gate [B,K,1,W]."""
+    if gate is None:
+        return x + y
+    samples = gate.shape[1]
+    return x + (y.unflatten(1, (samples, -1)) * gate).flatten(1, 2)
 
 
 class Gemma(nn.Module):
@@ -195,7 +219,9 @@ class Gemma(nn.Module):
         """
         # A padded row would have nothing to attend to, which is undefined: let it read everything; nobody
         # reads it.
-        allowed = (allowed | ~allowed.any(-1, keepdim=True))[:, None]
+        allowed = attention_bias(
+            allowed | ~allowed.any(-1, keepdim=True), self.cfg.heads, self.cfg.kv_heads, x.dtype
+        )
         cos_sin = rope(positions, self.cfg.head_dim)
         cache = []
         for i, layer in enumerate(self.layers):
@@ -205,7 +231,7 @@ class Gemma(nn.Module):
             else:
                 x, own = layer(*inputs)
             cache.append(own)
-        return self.norm(x, cond)[0], tuple(cache)
+        return self.norm(x, cond)[0].to(x.dtype), tuple(cache)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.vla_ki.attention import attend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class SiglipConfig:
 
 SIGLIP = {
     "so400m/14": SiglipConfig(width=1152, depth=27, mlp=4304, heads=16, patch=14, image_size=224),
-    "tiny": SiglipConfig(),
+    "tiny": SiglipConfig(patch=16),
 }
 
 
@@ -60,7 +62,7 @@ class VisionBlock(nn.Module):
             self.self_attn[name](y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for name in ("q_proj", "k_proj", "v_proj")
         )
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        y = attend(q, k, v).transpose(1, 2).flatten(2)
         x = x + self.self_attn["out_proj"](y)
         y = F.gelu(self.mlp["fc1"](self.layer_norm2(x)), approximate="tanh")
         return x + self.mlp["fc2"](y)
@@ -76,7 +78,7 @@ class Siglip(nn.Module):
         self.position_embedding = nn.Embedding(cfg.num_tokens, cfg.width)
         self.layers = nn.ModuleList(VisionBlock(cfg) for _ in range(cfg.depth))
         self.post_layernorm = nn.LayerNorm(cfg.width, eps=1e-6)
-        nn.init.normal_(self.position_embedding.weight, std=cfg.width**-0.5)
+        self._reset_positions()
 
     def forward(self, images: Tensor) -> Tensor:
         """Shapes: images [N,3,H,W] in [-1, 1] -> tokens [N,S,width]."""
@@ -85,6 +87,20 @@ class Siglip(nn.Module):
         for layer in self.layers:
             x = checkpoint(layer, x, use_reentrant=False) if self._recompute() else layer(x)
         return self.post_layernorm(x)
+
+    @torch.no_grad()
+    def _reset_positions(self) -> None:
+        """Sines and cosines of row and column, to be learned on: neighbours begin alike."""
+        side, width = self.cfg.image_size // self.cfg.patch, self.cfg.width
+        place = torch.arange(side) / side
+        waves = side ** torch.linspace(0, 1, (width + 3) // 4) * (
+            math.pi / 2
+        )  # from half a turn an image to one each 4 patches
+        row, column = (
+            grid.flatten()[:, None] * waves for grid in torch.meshgrid(place, place, indexing="ij")
+        )
+        table = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)[:, :width]
+        self.position_embedding.weight.copy_(table)
 
     def _recompute(self) -> bool:
         return self.checkpointing and torch.is_grad_enabled()

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.vla_ki.gemma import AdaRMSNorm, Gemma, GemmaConfig, RMSNorm, init_linear, rope, rotate
+from jepa_world_model.vla_ki.gemma import (
+    AdaRMSNorm,
+    Gemma,
+    GemmaConfig,
+    RMSNorm,
+    init_linear,
+    normalise,
+    rope,
+    rotate,
+)
 from jepa_world_model.vla_ki.masks import attention_mask
 
 CFG = GemmaConfig(width=16, depth=3, mlp=32, heads=4, kv_heads=2, head_dim=8)
@@ -34,7 +43,7 @@ def test_modulation_is_scale_shift_gate_in_this_order():
         norm.dense.bias.copy_(torch.tensor([1.0, 1.0, 5.0, 5.0, 7.0, 7.0]))
     out, gate = norm(torch.tensor([[[2.0, -2.0]]]), torch.zeros(1, 1, 1))
     torch.testing.assert_close(out, torch.tensor([[[7.0, 3.0]]]))  # 1 * (1 + 1) + 5, -1 * 2 + 5
-    torch.testing.assert_close(gate, torch.tensor([[[7.0, 7.0]]]))
+    torch.testing.assert_close(gate, torch.tensor([[[[7.0, 7.0]]]]))
 
 
 def test_modulated_blocks_are_closed_at_their_start():
@@ -91,3 +100,12 @@ def test_impossible_sizes_are_refused():
         GemmaConfig(heads=4, kv_heads=3)
     with pytest.raises(UserError, match="at least 1"):
         GemmaConfig(depth=0)
+
+
+def test_the_short_backward_of_the_norm_is_the_derivative():
+    x = torch.randn(2, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    given, plain = (x.float().requires_grad_() for _ in range(2))
+    weight = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1))
+    (normalise(given) * weight).sum().backward()
+    (plain * torch.rsqrt(plain.square().mean(-1, keepdim=True) + 1e-6) * weight).sum().backward()
+    torch.testing.assert_close(given.grad, plain.grad)
