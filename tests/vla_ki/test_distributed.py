@@ -70,4 +70,4 @@ def test_what_is_saved_is_whole_and_the_same(runs, file):
     for key, tensor in one.items():
         assert moved[key].shape == tensor.shape
         # Absolute for what is 0 but for rounding: the bias of a key, which no attention depends on.
-        assert torch.allclose(moved[key], tensor, rtol=1e-4, atol=2e-6), key
+        assert torch.allclose(moved[key], tensor, rtol=1e-4, atol=2e-5), key
