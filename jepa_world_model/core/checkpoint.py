@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: written beside, renamed into place, verified, never unpickled.
 
-A checkpoint is a folder `step-00001000/` with model.safetensors, optimizer.safetensors, state.json (no
-tensors) and manifest.json (checksums of the others, shapes of the weights).
+A checkpoint is a folder `step-00001000/` with model.safetensors, optimizer.safetensors, average.safetensors (where
+the weights are averaged), state.json (no tensors) and manifest.json (checksums of the others, shapes of the weights).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from jepa_world_model.core.average import Average
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.run import require_space, sync_folder, writing
 
 FORMAT, VERSION = "jepa-wm-checkpoint", 1
-MODEL, OPTIMIZER, STATE, MANIFEST = (
-    "model.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-    "manifest.json",
-)
+MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "average.safetensors"
+STATE, MANIFEST = "state.json", "manifest.json"
 
 
 # ---- saving ----
@@ -42,45 +39,61 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None,
     extra: Mapping[str, Any],
     keep: int = 3,
+    *,
+    average: Mapping[str, Tensor] | None = None,
+    protect: Collection[int] = (),
 ) -> Path:
     """Write the checkpoint of a step and delete all but the `keep` saved last; returns its folder.
 
-    `extra` is plain JSON. A crash at any moment leaves the checkpoints before it as they were.
+    `extra` is plain JSON. keep 0 deletes none; checkpoints of the steps in `protect` stay and do not count. average:
+    averaged weights. A crash at any moment leaves the checkpoints before it as they were.
     Errors: UserError when the disk has no room or the folder cannot be written.
     """
-    if keep < 1:
-        raise ValueError(f"keep must be at least 1, got {keep}")
+    if keep < 0:
+        raise ValueError(f"keep must be 0 (all) or more, got {keep}")
     folder = Path(folder)
-    weights = _on_host(model.state_dict())
     moments, groups = _split_optimizer(optimizer)
+    parts = {MODEL: _on_host(model.state_dict()), OPTIMIZER: moments}
+    if average is not None:
+        parts[AVERAGE] = _on_host(average)
     state = json.dumps({"step": step, "extra": dict(extra), "optimizer": groups}).encode()
-    size = sum(tensor.nbytes for tensor in (*weights.values(), *moments.values()))
+    size = sum(tensor.nbytes for tensors in parts.values() for tensor in tensors.values())
     require_space(folder, int(1.02 * size) + len(state) + 1_000_000)
-    draft, final = folder / f".draft-{os.getpid()}", folder / f"step-{step:08d}"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(folder)
-        serial = max((_serial(path) for path in _all(folder)), default=0) + 1
-        draft.mkdir()
-        try:
-            _save_tensors(weights, draft / MODEL)
-            _save_tensors(moments, draft / OPTIMIZER)
-            (draft / STATE).write_bytes(state)
-            files = {name: _sha256(draft / name) for name in (MODEL, OPTIMIZER, STATE)}
-            shapes = {name: [str(tensor.dtype)[6:], *tensor.shape] for name, tensor in weights.items()}
-            manifest = {"format": FORMAT, "version": VERSION, "step": step, "serial": serial}
-            (draft / MANIFEST).write_text(
-                json.dumps(manifest | {"sha256": files, "weights": shapes}, indent=1)
-            )
-            for path in draft.iterdir():
-                _sync_file(path)
-            sync_folder(draft)
-            _put_in_place(draft, final)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    for old in _all(folder)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+        final = _write(folder, step, parts, state)
+    prune(folder, keep, protect)
     return final
+
+
+def _write(folder: Path, step: int, parts: Mapping[str, dict[str, Tensor]], state: bytes) -> Path:
+    """Draft, checksums, sync, rename."""
+    draft, final = folder / f".draft-{os.getpid()}", folder / f"step-{step:08d}"
+    _clear_leftovers(folder)
+    serial = max((_serial(path) for path in _all(folder)), default=0) + 1
+    draft.mkdir()
+    try:
+        for name, tensors in parts.items():
+            _save_tensors(tensors, draft / name)
+        (draft / STATE).write_bytes(state)
+        files = {name: _sha256(draft / name) for name in (*parts, STATE)}
+        shapes = {name: [str(tensor.dtype)[6:], *tensor.shape] for name, tensor in parts[MODEL].items()}
+        manifest = {"format": FORMAT, "version": VERSION, "step": step, "serial": serial}
+        (draft / MANIFEST).write_text(json.dumps(manifest | {"sha256": files, "weights": shapes}, indent=1))
+        for path in draft.iterdir():
+            _sync_file(path)
+        sync_folder(draft)
+        _put_in_place(draft, final)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return final
+
+
+def prune(folder: str | os.PathLike[str], keep: int, protect: Collection[int] = ()) -> None:
+    """Delete all but the `keep` checkpoints saved last and those of the steps in `protect`; keep 0 deletes none."""
+    spared = {f"step-{step:08d}" for step in protect}
+    for old in [path for path in _all(Path(folder)) if path.name not in spared][keep:] if keep else ():
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _on_host(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -108,7 +121,9 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path)
     except SafetensorError as problem:
-        raise UserError(f"cannot write {path.name}: {problem}; is the disk full?") from problem
+        raise UserError(
+            f"cannot write {path.name} in {path.parents[1]}: {problem}; is the disk full?"
+        ) from problem
 
 
 def _put_in_place(draft: Path, final: Path) -> None:
@@ -197,7 +212,8 @@ def verify_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        known = manifest["format"] == FORMAT and manifest["sha256"].keys() == {MODEL, OPTIMIZER, STATE}
+        files = set(manifest["sha256"]) - {AVERAGE}
+        known = manifest["format"] == FORMAT and files == {MODEL, OPTIMIZER, STATE}
         version = int(manifest["version"])
     except FileNotFoundError:
         raise UserError(f"{path} is no checkpoint: it has no {MANIFEST}") from None
@@ -222,54 +238,116 @@ def _sha256(path: Path) -> str:
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str], model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    average: Average | None = None,
 ) -> dict[str, Any]:
-    """Put a checkpoint into the model and the optimizer, bit for bit; returns `extra`, with `step` beside it.
+    """Put a checkpoint into model, optimizer and average, bit for bit; returns `extra`, with `step` beside it.
 
     Hyperparameters of the optimizer stay those it was built with: they belong to the configuration.
     Errors: UserError for a damaged checkpoint or one of another model, before anything is changed.
     """
     path = Path(path)
-    verify_checkpoint(path)
-    state = json.loads((path / STATE).read_text())
-    weights, own = load_file(path / MODEL), model.state_dict()
-    require_same(f"checkpoint {path} is of another model", weights, own)
+    state, weights = _read_state(path), _read_tensors(path, MODEL)
+    require_same(f"checkpoint {path} is of another model", weights, model.state_dict())
     moments = None
     if optimizer is not None:
-        moments = _optimizer_state(path, state["optimizer"], load_file(path / OPTIMIZER), optimizer)
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(weights[name])
+        moments = _optimizer_state(path, state["optimizer"], optimizer, whole=True)
+    if average is not None:
+        average.load_state_dict(read_average(path, needed=True))
+    _copy_weights(weights, model)
     if moments is not None:
         optimizer.load_state_dict(moments)
     return {**state["extra"], "step": state["step"]}
 
 
-def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """`extra` of a checkpoint with `step` beside it, without its weights."""
-    verify_checkpoint(path)
-    state = json.loads((Path(path) / STATE).read_text())
+def load_common(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Average | None = None,
+) -> dict[str, Any]:
+    """As `load_checkpoint`, for a model of which the checkpoint holds only some child modules, or more of them.
+
+    A child module (parameter group) is taken whole or not at all. What the model has besides stays as it is, with an
+    optimizer that knows nothing of it yet. An average that the checkpoint has not starts at the weights.
+    Errors: UserError as `load_checkpoint`; for a module that both have, in other shapes.
+    """
+    path = Path(path)
+    state, weights, own = _read_state(path), _read_tensors(path, MODEL), model.state_dict()
+    shared = {name.partition(".")[0] for name in weights} & {name.partition(".")[0] for name in own}
+    common = lambda tensors: {n: t for n, t in tensors.items() if n.partition(".")[0] in shared}
+    weights = common(weights)
+    require_same(f"checkpoint {path} holds other shapes", weights, common(own))
+    moments = _optimizer_state(path, state["optimizer"], optimizer, whole=False)
+    averaged = None if average is None else common(read_average(path) or weights)
+    _copy_weights(weights, model)
+    optimizer.load_state_dict(moments)
+    if average is not None:
+        average.load_state_dict(average.values | {n: t for n, t in averaged.items() if n in average.values})
     return {**state["extra"], "step": state["step"]}
 
 
-def _optimizer_state(
-    path: Path, saved: Any, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> Any:
+def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """`extra` of a checkpoint with `step` beside it, without its weights."""
+    state = _read_state(Path(path))
+    return {**state["extra"], "step": state["step"]}
+
+
+def read_average(path: str | os.PathLike[str], *, needed: bool = False) -> dict[str, Tensor] | None:
+    """The averaged weights of a verified checkpoint; None where it holds none, or UserError if they are `needed`."""
+    if (Path(path) / AVERAGE).is_file():
+        return _read_tensors(Path(path), AVERAGE)
+    if needed:
+        raise UserError(f"checkpoint {path} holds no averaged weights; go on without --ema, or begin a fork")
+    return None
+
+
+def _copy_weights(weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """state.json of a checkpoint, after its checksums were found to hold."""
+    verify_checkpoint(path)
+    try:
+        state = json.loads((path / STATE).read_text())
+        if isinstance(state["extra"], dict) and state["step"] == int(state["step"]):
+            return {"optimizer": None, **state}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"checkpoint {path}: {STATE} is damaged")
+
+
+def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path / name)
+    except (OSError, SafetensorError, ValueError, KeyError) as problem:
+        raise UserError(f"checkpoint {path}: {name} cannot be read ({problem})") from None
+
+
+def _optimizer_state(path: Path, saved: Any, optimizer: torch.optim.Optimizer, *, whole: bool) -> Any:
     """What optimizer.load_state_dict takes: saved moments under the present hyperparameters."""
     if saved is None:
         raise UserError(f"checkpoint {path} holds no optimizer; it can be evaluated but not trained on")
-    now = optimizer.state_dict()
-    counts = [
-        {part.get("name", str(number)): len(part["params"]) for number, part in enumerate(groups)}
-        for groups in (saved["param_groups"], now["param_groups"])
-    ]
-    if list(counts[0].items()) != list(counts[1].items()):
-        raise UserError(f"checkpoint {path} has other parameter groups: saved {counts[0]}, here {counts[1]}")
+    now, entries = optimizer.state_dict(), {}
+    try:
+        places = _places(path, saved["param_groups"], now["param_groups"], whole)
+        values = {**_read_tensors(path, OPTIMIZER), **saved["plain"]}
+        parsed = [(int(key.partition("/")[0]), key.partition("/")[2], value) for key, value in values.items()]
+    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+        if isinstance(problem, UserError):
+            raise
+        raise UserError(f"checkpoint {path}: the state of its optimizer is damaged") from None
     parameters = [parameter for part in optimizer.param_groups for parameter in part["params"]]
-    entries: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **saved["plain"]}.items():
-        number, _, name = key.partition("/")
-        parameter = parameters[int(number)]
+    for number, name, value in parsed:
+        if number not in places:
+            continue
+        parameter = parameters[places[number]]
         if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
             raise UserError(
                 f"checkpoint {path}: the optimizer's {name} of parameter {number} is {tuple(value.shape)}, "
@@ -278,8 +356,23 @@ def _optimizer_state(
         if isinstance(value, Tensor) and value.ndim:
             # In the memory layout of the parameter, as the optimizer itself makes it: kernels rely on that.
             value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
-        entries.setdefault(int(number), {})[name] = value
+        entries.setdefault(places[number], {})[name] = value
     return {"state": entries, "param_groups": now["param_groups"]}
+
+
+def _places(path: Path, saved: list[dict], now: list[dict], whole: bool) -> dict[int, int]:
+    """Number of a parameter when saved -> its number now, by the name of its part and its place there."""
+    parts = [
+        {part.get("name", str(number)): part["params"] for number, part in enumerate(groups)}
+        for groups in (saved, now)
+    ]
+    counts = [{name: len(numbers) for name, numbers in part.items()} for part in parts]
+    both = [name for name in counts[0] if name in counts[1]]
+    if any(counts[0][name] != counts[1][name] for name in both) or (
+        whole and list(counts[0].items()) != list(counts[1].items())
+    ):
+        raise UserError(f"checkpoint {path} has other parameter groups: saved {counts[0]}, here {counts[1]}")
+    return {a: b for name in both for a, b in zip(parts[0][name], parts[1][name], strict=True)}
 
 
 def require_same(what: str, saved: Mapping[str, Tensor], own: Mapping[str, Tensor], most: int = 8) -> None:

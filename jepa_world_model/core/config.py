@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import errno
 import inspect
 import io
 import math
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 C = TypeVar("C")
+# A full disk or one that cannot be written, met where no sentence of its own was prepared.
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 NUMBER = re.compile(r"-(\d|\.\d|inf|nan)")  # a word that begins like this is a value, not a flag
 
 
@@ -241,7 +244,8 @@ def field_comments(cls: type) -> dict[str, str]:
 def cli_main(function: Callable[[], int | None]) -> int:
     """Run a command; what the user can mend becomes `error: ...` on stderr and exit code 2.
 
-    With JEPA_WM_DEBUG=1 the traceback is printed too. Another process that failed gives 1, Ctrl-C 130, a closed pipe 141.
+    So does a disk that is full or cannot be written. With JEPA_WM_DEBUG=1 the traceback is printed too. Another process that
+    failed gives 1, Ctrl-C 130, a closed pipe 141.
     """
     try:
         return function() or 0
@@ -256,6 +260,15 @@ def cli_main(function: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `... --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as problem:
+        if problem.errno not in NO_PLACE:
+            raise
+        place = problem.filename or "a file"
+        print(
+            f"error: cannot write {place}: {problem.strerror}; make room or choose another place",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -33,6 +33,7 @@ class Hook:
     every: int  # steps between two calls; 0: only at the end
     call: Callable[[int], Values | None]  # steps done -> numbers to log under their own names
     at_end: bool = False  # also after the last step of a run that was not interrupted
+    late: bool = False  # after the record of its step is written, and without numbers of its own: checkpoints
 
     def __post_init__(self) -> None:
         if self.every < 0:
@@ -49,6 +50,7 @@ class Outcome:
 
     step: int  # steps done
     interrupted: bool  # a signal, or should_stop, ended it before the last step
+    signal: int = 0  # SIGINT or SIGTERM where one came
 
 
 def fit(
@@ -68,6 +70,10 @@ def fit(
 ) -> Outcome:
     """Run steps `start` .. `steps` - 1 and write records to the sinks.
 
+    A record stands after step 1, every `log_every` steps and the last, wherever the training was begun or interrupted:
+    a training that goes on from a checkpoint writes the records it would have written without the interruption. The
+    global torch generator of a step is a function of (seed, step), for modules that draw from it, such as dropout.
+
     step_fn(index) trains one step and returns scalars that stay on the device until a record is written, one
     of them `finite` (bool: False when the step was skipped because something in it was not finite).
     examples_per_step: frames (or samples) a step, for time/frames_per_s.
@@ -83,26 +89,31 @@ def fit(
     clock, pending, done = Clock(model), [], start
     with _signals() as asked:
         while True:
+            torch.manual_seed(streams.number("step", done))
             with clock.timing():
                 values = step_fn(done)
             done += 1
             pending.append((done, values))
-            stop = should_stop(asked.is_set())
+            stop = should_stop(asked.number != 0)
             record, last = {}, done == steps
-            if stop or last or done % log_every == 0 or done == start + 1 or _failed_on_host(values):
+            due = last or done % log_every == 0 or done == 1
+            if due or stop or _failed_on_host(values):
                 record = _record(pending, on_non_finite) | clock.read(examples_per_step)
                 pending.clear()
-            for hook in hooks:
-                if hook.is_due(done, last):
-                    record |= _run_hook(hook, model, streams, done)
+            record = record if due else {}
+            calls = [hook for hook in hooks if hook.is_due(done, last)]
+            for hook in (hook for hook in calls if not hook.late):
+                record |= _run_hook(hook, model, streams, done)
             if record:
                 for sink in sinks:
                     sink.write(done, record)
+            for hook in (hook for hook in calls if hook.late):
+                _run_hook(hook, model, streams, done)
             if stop or last:
                 break
         if finish is not None:
             finish(done)
-    return Outcome(step=done, interrupted=done < steps)
+    return Outcome(step=done, interrupted=done < steps, signal=asked.number)
 
 
 def _failed_on_host(values: Values) -> bool:
@@ -158,18 +169,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@dataclass
+class _Asked:
+    """Which signal has asked the training to end."""
+
+    number: int = 0
+
+
 @contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second SIGINT raises. Handlers are put back."""
-    asked = threading.Event()
+def _signals() -> Iterator[_Asked]:
+    """Takes note of SIGINT and SIGTERM; a second SIGINT raises. Handlers are put back."""
+    asked = _Asked()
     if threading.current_thread() is not threading.main_thread():
         yield asked  # only the main thread may set handlers
         return
 
     def ask(number: int, _: object) -> None:
-        if asked.is_set() and number == signal.SIGINT:
+        if asked.number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.set()
+        asked.number = asked.number or number
         print("stopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

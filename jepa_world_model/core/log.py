@@ -6,6 +6,7 @@ Names are paths: loss/jepa, grad_norm/encoder, time/step_ms, eval/...
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -60,20 +61,36 @@ class JsonlSink:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         with writing(self.path):
-            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
+            # Unbuffered: after a failed write nothing is left that closing would try to write once more.
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  closed by close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append and flush one line; UserError when the disk is full."""
+        """Append one line; UserError when the disk is full, and the file then ends with the line before."""
         record = {"step": step, "time": round(time.time(), 3)}
         record |= {name: _jsonable(value) for name, value in values.items()}
         line = json.dumps(record, allow_nan=False, ensure_ascii=False)
         with writing(self.path):
-            self._file.write(line + "\n")
-            self._file.flush()
+            _append(self._file, (line + "\n").encode())
+
+    def sync(self) -> None:
+        """Make what was written survive a power cut; before a checkpoint that counts on it."""
+        with writing(self.path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _append(file: io.FileIO, data: bytes) -> None:
+    """Write all of `data` at the end of an unbuffered file, or leave it as long as it was. Errors: OSError."""
+    end = os.fstat(file.fileno()).st_size
+    try:
+        while data:
+            data = data[file.write(data) :]
+    except OSError:
+        os.ftruncate(file.fileno(), end)
+        raise
 
 
 def _jsonable(value: float) -> float | str:
@@ -82,9 +99,10 @@ def _jsonable(value: float) -> float | str:
     return value
 
 
-def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, float]]:
+def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """The records of a metrics file, floats restored; a last line cut short by a crash is left out.
 
+    A value that is no number (a table, a list) is passed on as it stands.
     Errors: UserError for any other line that is not a record, with its number.
     """
     try:
@@ -97,7 +115,10 @@ def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, float]]:
             record["step"] = int(record["step"])
         except (ValueError, TypeError, KeyError):
             raise UserError(f"{path}, line {number} is not a metrics record: {line[:80]!r}") from None
-        yield {name: NON_FINITE.get(value, value) for name, value in record.items()}
+        yield {
+            name: NON_FINITE.get(value, value) if isinstance(value, str) else value
+            for name, value in record.items()
+        }
 
 
 def rewind_metrics(path: str | os.PathLike[str], step: int) -> int:

@@ -174,7 +174,7 @@ class Sizes:
     """A running mean of each loss's own size, on the device: divided by it, losses of unlike scale weigh alike."""
 
     def __init__(self, count: int, decay: float = 0.99) -> None:
-        self.mean, self.seen, self.decay = torch.zeros(count), torch.zeros(()), decay
+        self.mean, self.seen, self.decay = torch.zeros(count), torch.zeros(count), decay
 
     def update(self, raw: Tensor) -> Tensor:
         """Take in the raw losses [n] of a step; the sizes [n] so far, free of the bias of the zero start."""

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from jepa_world_model.core.config import to_toml
 from jepa_world_model.core.errors import UserError
 
+LOCK = ".lock"  # in a run's folder, held by the process that trains it
 PACKAGES = ("jepa-world-model", "torch", "torchvision", "numpy", "scipy", "safetensors", "gymnasium", "wandb")
 
 
@@ -47,28 +48,42 @@ class Run:
         An empty name becomes <UTC date-time>-<slug>-s<seed>. Results of another run are never overwritten.
         Errors: UserError for a name that is taken or is no folder name, or a place that cannot be written.
         """
-        settings = to_toml(
-            cfg
-        )  # before anything is on disk: a setting that cannot be written leaves no folder
+        settings = to_toml(cfg)  # before anything is on disk: what cannot be written leaves no folder
         root = Path(output_dir)
-        chosen = name or _free_name(root, slug, getattr(cfg, "seed", 0))
-        if not re.fullmatch(r"[^/\\\0]+", chosen) or chosen in (".", ".."):
-            raise UserError(
-                f"{chosen!r} is no name for a run; --name takes a single folder name, without slashes"
-            )
-        folder = root / chosen
+        folder = root / check_name(name or _free_name(root, slug, getattr(cfg, "seed", 0)))
         with writing(folder):
             root.mkdir(parents=True, exist_ok=True)
             try:
                 folder.mkdir()
             except FileExistsError:
                 advice = "choose another --name, or continue that run with --resume"
-                raise UserError(f"a run named {chosen!r} exists already at {folder}; {advice}") from None
+                raise UserError(f"a run named {folder.name!r} exists already at {folder}; {advice}") from None
+        return cls(folder=folder)._begun(settings, argv)
+
+    def _begun(self, settings: str, argv: Sequence[str]) -> Run:
+        atomic_write(self.environment, json.dumps(environment(argv), indent=2) + "\n")
+        self.prepare()
+        atomic_write(self.config, settings)  # last: a folder with a config.toml is a run
+        return self
+
+    @classmethod
+    def take_up(
+        cls, output_dir: str | os.PathLike[str], name: str, cfg: Any, argv: Sequence[str] = ()
+    ) -> Run:
+        """The run of this name: the one that is there, also one that a crash left half made, or a new one.
+
+        Errors: UserError as `create` and `open`.
+        """
+        folder = Path(output_dir) / check_name(name)
+        if not folder.exists():
+            return cls.create(output_dir, name, cfg, argv=argv)
         run = cls(folder=folder)
-        atomic_write(run.config, settings)
-        atomic_write(run.environment, json.dumps(environment(argv), indent=2) + "\n")
-        run.prepare()
-        return run
+        half_made = {run.environment.name, run.checkpoints.name, run.figures.name, run.planning.name, LOCK}
+        if folder.is_dir() and not run.config.exists():
+            odd = [path.name for path in folder.iterdir() if path.name not in half_made | {""}]
+            if all(name.startswith(".") for name in odd):
+                return run._begun(to_toml(cfg), argv)
+        return cls.open(folder)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
@@ -78,6 +93,45 @@ class Run:
             raise UserError(f"{folder} is no run: it holds no config.toml; give a folder below runs/")
         run.prepare()
         return run
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside, no other process on this machine may train this run; a process that dies lets go of it.
+
+        Errors: UserError that names the process which holds it.
+        """
+        import fcntl
+
+        with writing(self.folder / LOCK):
+            handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._take(handle, fcntl.flock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._sweep()
+            yield
+        finally:
+            os.close(handle)
+
+    def _take(self, handle: int, flock: Any, how: int) -> None:
+        try:
+            flock(handle, how)
+        except BlockingIOError:
+            holder = os.read(handle, 20).decode(errors="replace").strip() or "?"
+            raise UserError(
+                f"process {holder} is training {self.folder} at this moment; wait for it, end it, or choose "
+                "another --name"
+            ) from None
+        except OSError:
+            pass  # a file system without locks: two processes in one run are the user's to avoid there
+        with writing(self.folder / LOCK):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+
+    def _sweep(self) -> None:
+        """Delete the drafts of processes that died while writing."""
+        for path in self.folder.glob(".*.tmp"):
+            owner = path.name.split(".")[-2]
+            if owner.isdigit() and not _is_alive(int(owner)):
+                path.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         """Make the folders inside that are missing."""
@@ -119,6 +173,23 @@ class Run:
     def planning(self) -> Path:
         """Results of planning."""
         return self.folder / "planning"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def check_name(name: str) -> str:
+    """The name of a run. Errors: UserError for one that is no folder name."""
+    if not re.fullmatch(r"[^/\\\0]+", name) or name in (".", ".."):
+        raise UserError(f"{name!r} is no name for a run; --name takes a single folder name, without slashes")
+    return name
 
 
 def _free_name(root: Path, slug: str, seed: int) -> str:
@@ -180,6 +251,10 @@ def writing(place: str | os.PathLike[str]) -> Any:
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
             why = "the disk is full; free some space or choose another --output-dir"
+        elif problem.errno == errno.EFBIG:
+            why = (
+                "files may not grow that large here (see ulimit -f); raise it or choose another --output-dir"
+            )
         elif problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             why = "no permission to write there; choose another --output-dir"
         elif problem.errno in (errno.ENOTDIR, errno.EEXIST):

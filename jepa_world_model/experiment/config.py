@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal
 
 from jepa_world_model.core.graph import Graph
 from jepa_world_model.core.losses import Schedule
@@ -49,7 +50,9 @@ class TrainConfig:
     device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda", "cuda:1"
     output_dir: str = "runs"  # where run folders are made
     name: str = ""  # folder below output_dir; empty: date, data set, seed
-    resume: bool = False  # continue the run of this name from its newest checkpoint
+    resume: bool = (
+        False  # continue the run of this name from its newest checkpoint; start it where there is none
+    )
     batch_size: int = 8  # windows a step
     seq_len: int = 12  # frames a window, T; actions are T - 1
     rollout_horizon: int = 8  # self-fed steps, K, at most T - 1
@@ -62,7 +65,14 @@ class TrainConfig:
         0  # steps between reports of each loss's gradient on each module; 0: off; costs ~2 steps
     )
     checkpoint_every: int = 400  # steps between checkpoints; 0: at the end only
-    keep_checkpoints: int = 2  # the newest ones stay
+    keep_checkpoints: int = 2  # so many of the newest stay; 0: all
+    best_metric: str = (
+        ""  # an eval metric, such as "eval/open_loop_ratio_k8": the checkpoint where it is best stays too
+    )
+    best_is: Literal["lowest", "highest"] = "lowest"  # which value of it is best
+    ema: float = (
+        0.0  # decay of a moving average of the weights, which is evaluated and kept beside them; 0: none
+    )
     report: bool = True  # write report.html at the end
     detach_z_from_h_and_p: bool = True  # cut every edge from z into h, rollouts and whatever feeds h and p
     detach_decoder: bool = False  # cut z -> x_hat: reconstruction trains the decoder alone
@@ -87,7 +97,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("seq_len", 3), ("rollout_horizon", 1), ("log_every", 1),
-                            ("eval_windows", 2), ("keep_checkpoints", 1), ("eval_every", 0), ("checkpoint_every", 0),
+                            ("eval_windows", 2), ("keep_checkpoints", 0), ("eval_every", 0), ("checkpoint_every", 0),
                             ("grad_report_every", 0),
                             ("threads", 0), ("seed", 0)):  # fmt: skip
             if getattr(self, name) < least:
@@ -102,6 +112,8 @@ class TrainConfig:
                 f"model.warmup_frames_h {self.model.warmup_frames_h} leaves less than 3 of {self.seq_len} frames; "
                 f"use at most {self.seq_len - 3} or a longer seq_len"
             )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1), 0 for no average, got {self.ema}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
         LOSSES.active(dataclasses.asdict(self.loss_weights))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint
+from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, read_average
 from jepa_world_model.core.config import from_toml
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.rng import Streams, isolated
@@ -186,6 +186,8 @@ def load(
 ) -> LoadedRun:
     """The model of a run folder, from its newest checkpoint or that of a step; or of a folder that `release` wrote.
 
+    Where a run averages its weights, these are the ones: they are what it evaluated.
+
     device: "auto", "cpu", "cuda". precision: "fp32" or "bf16"; empty: as it was trained.
     Errors: UserError for a folder that holds no run, no checkpoint, or one of another shape.
     """
@@ -214,7 +216,10 @@ def load(
         fill(task.model, read)
         done = int(read.about.get("training", {}).get("steps", 0))
     else:
-        done = int(load_checkpoint(_chosen(folder / "checkpoints", step), task.model)["step"])
+        chosen = _chosen(folder / "checkpoints", step)
+        done = int(load_checkpoint(chosen, task.model)["step"])
+        if averaged := read_average(chosen):
+            task.model.load_state_dict(averaged, strict=False)  # buffers stay
     task.model.eval().requires_grad_(False)
     return LoadedRun(folder, cfg, task, space, done)
 

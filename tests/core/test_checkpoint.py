@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -15,9 +16,12 @@ from safetensors import SafetensorError
 from torch import nn
 
 from jepa_world_model.core import checkpoint
+from jepa_world_model.core.average import Average
 from jepa_world_model.core.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
+    load_common,
+    read_average,
     read_extra,
     save_checkpoint,
     verify_checkpoint,
@@ -139,8 +143,80 @@ def test_only_the_last_few_are_kept_and_the_newest_always(tmp_path: Path):
     # After a rewind, the newest is not the highest step.
     save_checkpoint(tmp_path, 15, model, optimizer, {}, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000015"]
-    with pytest.raises(ValueError, match="keep must be at least 1"):
-        save_checkpoint(tmp_path, 50, model, optimizer, {}, keep=0)
+    with pytest.raises(ValueError, match="keep must be 0"):
+        save_checkpoint(tmp_path, 50, model, optimizer, {}, keep=-1)
+
+
+def test_none_is_deleted_with_keep_0_and_protected_steps_stay_beside_the_newest(tmp_path: Path):
+    model, _ = build(0)
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, model, None, {}, keep=0)
+    assert len(list(tmp_path.iterdir())) == 3
+    save_checkpoint(tmp_path, 4, model, None, {}, keep=2, protect=[1])
+    assert sorted(int(path.name[5:]) for path in tmp_path.iterdir()) == [1, 3, 4]
+
+
+def test_averaged_weights_come_back_and_are_asked_for_where_they_are_needed(tmp_path: Path):
+    model, optimizer = build(0)
+    average = Average(model, 0.9)
+    train(model, optimizer, 0, 3)
+    average.update(model)
+    path = save_checkpoint(tmp_path, 3, model, optimizer, {}, average=average.state_dict())
+    other, _ = build(1)
+    fresh = Average(other, 0.9)
+    load_checkpoint(path, other, None, fresh)
+    assert same(fresh.state_dict(), average.state_dict())
+    assert same(read_average(path), average.state_dict())
+    bare = save_checkpoint(tmp_path, 4, model, optimizer, {})
+    assert read_average(bare) is None
+    with pytest.raises(UserError, match="no averaged weights"):
+        load_checkpoint(bare, other, None, fresh)
+    content = bytearray((path / "average.safetensors").read_bytes())
+    content[-1] ^= 1
+    (path / "average.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="checksum"):
+        load_checkpoint(path, other)
+
+
+@pytest.mark.parametrize("file", ["state.json", "optimizer.safetensors", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"step": 1, "extra": 3}', b"\xff" * 40])
+def test_nonsense_with_a_fitting_checksum_is_refused_in_one_sentence(
+    tmp_path: Path, file: str, content: bytes
+):
+    model, optimizer = build(0)
+    train(model, optimizer, 0, 1)
+    path = save_checkpoint(tmp_path, 1, model, optimizer, {})
+    (path / file).write_bytes(content)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["sha256"][file] = hashlib.sha256(content).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError) as problem:
+        load_checkpoint(path, model, optimizer)
+    assert "\n" not in str(problem.value)
+
+
+def test_a_checkpoint_of_fewer_and_other_modules_gives_what_both_have(tmp_path: Path):
+    model, optimizer = build(0)
+    train(model, optimizer, 0, 3)
+    path = save_checkpoint(tmp_path, 3, model, optimizer, {"a": 1})
+    seed_everything(1)
+    other = Model()
+    del other.unused
+    other.fresh = nn.Linear(3, 3)
+    groups = {
+        name: dict(child.named_parameters()) for name, child in other.named_children() if name != "tied"
+    }
+    other_optimizer = build_optimizer(groups, OptimConfig(lr=0.01))
+    fresh = other.fresh.weight.detach().clone()
+    assert load_common(path, other, other_optimizer) == {"a": 1, "step": 3}
+    assert torch.equal(other.head.weight, model.head.weight)
+    assert torch.equal(other.fresh.weight, fresh)
+    assert other.fresh.weight not in other_optimizer.state
+    moments = [o.state[m.head.weight]["exp_avg"] for m, o in ((model, optimizer), (other, other_optimizer))]
+    assert torch.equal(*moments)
+    wide, wide_optimizer = build(2, width=7)
+    with pytest.raises(UserError, match=r"head.weight saved float32\[4, 4\], model float32\[7, 4\]"):
+        load_common(path, wide, wide_optimizer)
 
 
 def test_the_latest_is_the_one_saved_last_and_the_same_step_can_be_saved_again(tmp_path: Path):

@@ -6,6 +6,8 @@ import io
 import json
 import math
 import re
+import resource
+import signal
 import types
 from pathlib import Path
 
@@ -96,6 +98,31 @@ def test_rewinding_keeps_the_past_and_sets_the_abandoned_future_aside(tmp_path: 
     assert rewind_metrics(tmp_path / "none.jsonl", 5) == 0
     JsonlSink(path).close()
     assert [record["step"] for record in read_metrics(path)] == [10, 20]
+
+
+def test_rewinding_takes_rows_that_hold_tables_and_lists(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"step": 1, "table": {"a": 1}, "list": [1, "NaN"]}, {"step": 9, "table": {}}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert rewind_metrics(path, 5) == 1
+    assert list(read_metrics(path)) == rows[:1]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_line(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonlSink(path)
+    sink.write(1, {"a": 1.0})
+    size, before = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+        with pytest.raises(UserError, match="cannot write"):
+            sink.write(2, {"a": 1.0})
+        sink.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.stat().st_size == size
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path):
