@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -100,20 +101,30 @@ def fit(
             if due or stop or _failed_on_host(values):
                 record = _record(pending, on_non_finite) | clock.read(examples_per_step)
                 pending.clear()
-            record = record if due else {}
             calls = [hook for hook in hooks if hook.is_due(done, last)]
-            for hook in (hook for hook in calls if not hook.late):
-                record |= _run_hook(hook, model, streams, done)
-            if record:
-                for sink in sinks:
-                    sink.write(done, record)
-            for hook in (hook for hook in calls if hook.late):
-                _run_hook(hook, model, streams, done)
+            _write(done, record if due else {}, calls, sinks, partial(_run_hook, model, streams, done))
             if stop or last:
                 break
         if finish is not None:
             finish(done)
     return Outcome(step=done, interrupted=done < steps, signal=asked.number)
+
+
+def _write(
+    done: int,
+    record: dict[str, float],
+    hooks: Sequence[Hook],
+    sinks: Sequence[Sink],
+    run: Callable[[Hook], dict[str, float]],
+) -> None:
+    """The hooks of a step and its record, which the late hooks find written."""
+    for hook in (hook for hook in hooks if not hook.late):
+        record |= run(hook)
+    if record:
+        for sink in sinks:
+            sink.write(done, record)
+    for hook in (hook for hook in hooks if hook.late):
+        run(hook)
 
 
 def _failed_on_host(values: Values) -> bool:
@@ -151,7 +162,7 @@ def _raise_non_finite(
     )
 
 
-def _run_hook(hook: Hook, model: nn.Module, streams: Streams, step: int) -> dict[str, float]:
+def _run_hook(model: nn.Module, streams: Streams, step: int, hook: Hook) -> dict[str, float]:
     """The numbers of a hook; the model's modes and every random generator are as before."""
     with evaluating(model), torch.no_grad(), isolated(streams, f"hook/{hook.name}", step):
         return to_host(hook.call(step) or {})
