@@ -95,20 +95,7 @@ class Judge:
         self, images: np.ndarray, states: np.ndarray, texts: Sequence[str], generator: torch.Generator
     ) -> np.ndarray:
         """Chunks of actions in the units of the data [N,T,D], for pictures, states and instructions."""
-        n, dim = len(texts), self.data.robot.actions.shape[1]
-        horizon = self.cfg.model.horizon
-        tokens = self.tools.builder(self.cfg).robot_rows(texts, self.tools.norm.state.normalise(states))
-        batch = collate(
-            self.cfg.model,
-            tokens,
-            images,
-            np.ones(images.shape[:2], bool),
-            np.zeros((n, horizon, dim), np.float32),
-            np.ones((n, horizon), bool),
-            np.ones(n, bool),
-        ).to(self.task.device)
-        made = sample_actions(self.task.model, self.cfg.model, batch, generator, steps=self.cfg.sampler_steps)
-        return self.tools.norm.action.restore(made[..., :dim].float().cpu().numpy())
+        return act(self.task, self.cfg, self.tools, images, states, texts, generator)
 
     def closed_loop(self) -> dict[str, float]:
         """Success of simulated arms with seen and held-out colours, and how often they go where told."""
@@ -175,8 +162,34 @@ def judge_of(exp: Experiment) -> Judge:
     return Judge(exp.cfg, exp.task, exp.tools, exp.data)
 
 
-def load_judge(folder: str | Path, **changes: object) -> tuple[Judge, int]:
-    """The judge of a run's newest checkpoint, and the steps it had done. Errors: there is none."""
+def act(
+    task: Task,
+    cfg: KITrainConfig,
+    tools: Tools,
+    images: np.ndarray,
+    states: np.ndarray,
+    texts: Sequence[str],
+    generator: torch.Generator,
+) -> np.ndarray:
+    """Chunks of actions in the units of the data [N,T,D].
+
+    Shapes: images [N,C,3,H,W] uint8 at the model's size, states [N,S] in the units of the data, N instructions.
+    """
+    n, dim = len(texts), len(tools.norm.action.low)
+    tokens = tools.builder(cfg).robot_rows(texts, tools.norm.state.normalise(states))
+    horizon = cfg.model.horizon
+    blank, whole = np.zeros((n, horizon, dim), np.float32), np.ones((n, horizon), bool)
+    seen = np.ones(images.shape[:2], bool)
+    batch = collate(cfg.model, tokens, images, seen, blank, whole, np.ones(n, bool)).to(task.device)
+    made = sample_actions(task.model, cfg.model, batch, generator, steps=cfg.sampler_steps)
+    return tools.norm.action.restore(made[..., :dim].float().cpu().numpy())
+
+
+def load_model(folder: str | Path, **changes: object) -> tuple[KITrainConfig, Task, Tools, int]:
+    """Configuration, model and tokenizers of a run's newest checkpoint, and the steps it had done; no data are read.
+
+    Errors: UserError for a folder that is no run, or has no checkpoint.
+    """
     folder = Path(folder)
     if not (folder / "config.toml").is_file():
         raise UserError(f"{folder} is no run: it holds no config.toml; give a folder below runs/")
@@ -189,7 +202,13 @@ def load_judge(folder: str | Path, **changes: object) -> tuple[Judge, int]:
     extra = load_checkpoint(newest, task.model)
     if cfg.ema and (folder / AVERAGED).is_file():
         task.model.load_state_dict(load_file(folder / AVERAGED), strict=False)  # buffers are not averaged
-    return Judge(cfg, task, Tools.load(folder), open_data(cfg)), int(extra["step"])
+    return cfg, task, Tools.load(folder), int(extra["step"])
+
+
+def load_judge(folder: str | Path, **changes: object) -> tuple[Judge, int]:
+    """The judge of a run's newest checkpoint, and the steps it had done. Errors: there is none."""
+    cfg, task, tools, step = load_model(folder, **changes)
+    return Judge(cfg, task, tools, open_data(cfg)), step
 
 
 @dataclass(frozen=True, kw_only=True)
