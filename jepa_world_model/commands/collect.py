@@ -8,10 +8,11 @@ from pathlib import Path
 
 from jepa_world_model.core.config import load_config
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.data.collect import CollectConfig, collect, generate, make_env
+from jepa_world_model.data.collect import CollectConfig, collect, generate
 from jepa_world_model.data.episodes import describe
 from jepa_world_model.data.store import open_store
 from jepa_world_model.envs import GENERATORS
+from jepa_world_model.envs.make import make_env
 from jepa_world_model.experiment.data import option_value
 
 

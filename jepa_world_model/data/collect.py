@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.graph import unknown
 from jepa_world_model.data.batch import ActionSpace
 from jepa_world_model.data.frames import check_fit, fit_frame
 from jepa_world_model.data.spaces import from_zero, is_image, read_space
@@ -20,8 +21,6 @@ from jepa_world_model.data.store import StoreWriter, write_arrays
 Policy = Callable[
     [np.ndarray, np.random.Generator], Any
 ]  # observation, generator -> action of the environment
-ATARI = ("ALE/", "ale_py:")
-ATARI_EXTRA = "pip install jepa-world-model[atari]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +29,9 @@ class CollectConfig:
 
     episodes: int = 0  # episodes to collect; 0: as many as `frames` needs
     frames: int = 0  # frames to collect, the last episode cut there; 0: as many as `episodes` have
+    skip: int = (
+        1  # steps of the environment that an action lasts; above 1 where a single step moves hardly a pixel
+    )
     max_length: int = 500  # frames after which an episode is cut, though the environment goes on
     seed: int = 0  # of the environment's first reset and of the policy
     size: int = 64  # px, square that frames are resized to; 0 keeps their size
@@ -39,6 +41,9 @@ class CollectConfig:
     repeat_action_prob: float = (
         0.0  # chance that the random policy repeats its last action; near 1 hardly turns
     )
+    action_weights: dict[str, float] = field(
+        default_factory=dict
+    )  # discrete only: how much oftener than the others an action is drawn, by name or number; 1 where not given
     press_prob: float = 0.3  # multi_binary only: chance of each button in a new random action
 
     def __post_init__(self) -> None:
@@ -46,6 +51,8 @@ class CollectConfig:
             raise UserError(
                 f"episodes is {self.episodes} and frames is {self.frames}; set exactly one above 0"
             )
+        if self.skip < 1:
+            raise UserError(f"skip is {self.skip}; an action lasts 1 step of the environment or more")
         if self.max_length < 2 or self.frames == 1:
             raise UserError("an episode of 1 frame holds no action; use max_length and frames of 2 or more")
         if self.size < 0 or self.seed < 0:
@@ -58,44 +65,27 @@ class CollectConfig:
             )
 
 
-def make_env(env_id: str, **options: Any) -> gymnasium.Env:
-    """A Gymnasium environment that renders RGB frames; UserError when it or its package is missing."""
-    if env_id.startswith(ATARI):
-        try:
-            import ale_py
-        except ImportError:
-            raise UserError(f"{env_id} needs the Atari emulator; install it with: {ATARI_EXTRA}") from None
-        gymnasium.register_envs(ale_py)
-    try:
-        return gymnasium.make(env_id, render_mode="rgb_array", **options)
-    except gymnasium.error.Error as error:
-        raise UserError(f"{env_id} cannot be made: {' '.join(str(error).split())}") from None
-    except ModuleNotFoundError as error:
-        raise UserError(f"{env_id} needs the package {error.name}, which is not installed") from None
-    except TypeError as error:
-        raise UserError(f"{env_id} does not take the options {sorted(options)}: {error}") from None
-
-
 def action_space_of(env: gymnasium.Env) -> ActionSpace:
     """The action space of an environment, with names and the no-op where it tells them."""
     return read_space(env.action_space, _action_names(env))
 
 
 def _action_names(env: gymnasium.Env) -> tuple[str, ...]:
-    base = env.unwrapped
-    if callable(meanings := getattr(base, "get_action_meanings", None)):
+    if callable(meanings := getattr(env.unwrapped, "get_action_meanings", None)):
         return tuple(str(name) for name in meanings())
-    return tuple(str(name) for name in getattr(base, "action_names", ()))
+    return _names(env, "action_names")
 
 
 def random_policy(env: gymnasium.Env, config: CollectConfig) -> Policy:
     """Uniform actions, each repeated with `repeat_action_prob`; button by button for multi_binary actions."""
     space, last = env.action_space, None
+    share = _shares(env, config.action_weights)
 
     def act(observation: np.ndarray, rng: np.random.Generator) -> Any:
         nonlocal last
         if isinstance(space, gymnasium.spaces.Discrete):
-            new: Any = int(space.start + rng.integers(space.n))
+            drawn = rng.integers(space.n) if share is None else rng.choice(len(share), p=share)
+            new: Any = int(space.start + drawn)
         elif isinstance(space, gymnasium.spaces.MultiBinary):
             new = (rng.random(space.shape) < config.press_prob).astype(space.dtype)
         else:
@@ -105,6 +95,27 @@ def random_policy(env: gymnasium.Env, config: CollectConfig) -> Policy:
         return last
 
     return act
+
+
+def _shares(env: gymnasium.Env, weights: Mapping[str, float]) -> np.ndarray | None:
+    """Probability of each discrete action; None where all are alike. Errors: UserError for what cannot be weighed."""
+    if not weights:
+        return None
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete):
+        raise UserError(f"action_weights are for discrete actions; these are {env.action_space}")
+    space = action_space_of(env)
+    names = [name.lower() for name in space.names or map(str, range(space.dim))]
+    share = np.ones(space.dim)
+    for name, weight in weights.items():
+        at = names.index(name.lower()) if name.lower() in names else int(name) if name.isdecimal() else -1
+        if not 0 <= at < space.dim:
+            raise UserError(f"action_weights: {unknown('action', name, names)}")
+        if not (np.isfinite(weight) and weight >= 0):
+            raise UserError(f"action_weights: {name} is {weight}; a weight is 0 or more")
+        share[at] = weight
+    if not share.sum():
+        raise UserError("action_weights are all 0, so no action is left to draw; give at least one above 0")
+    return share / share.sum()
 
 
 def collect(
@@ -141,6 +152,8 @@ def collect(
             "env_options": _plain(env.spec.kwargs if env.spec else {}),
             "repeat_action_prob": config.repeat_action_prob,
             "fit": config.fit,
+            "skip": config.skip,
+            "action_weights": dict(config.action_weights),
             "max_length": config.max_length,
             "gymnasium": gymnasium.__version__,
         },
@@ -176,11 +189,13 @@ class _Session:
         over = False
         while not over and len(frames) < limit:
             action = self.act(observation, self.rng)
-            observation, _, terminated, truncated, info = self.env.step(action)
+            for _ in range(self.config.skip):
+                observation, _, terminated, truncated, info = self.env.step(action)
+                if over := bool(terminated or truncated):
+                    break
             frames.append(self._frame(observation))
             actions.append(action)
             states.append(self._state(info))
-            over = bool(terminated or truncated)
         raw = from_zero(np.asarray(actions), self.env.action_space)
         raw = raw.reshape(len(actions), *self.space.raw_shape)
         return np.stack(frames), raw, np.stack(states) if self.has_state else None
@@ -219,8 +234,14 @@ def _state_names(env: gymnasium.Env, info: Mapping[str, Any]) -> tuple[str, ...]
     if "state" not in info:
         return ()
     width = len(np.asarray(info["state"]).reshape(-1))
-    names = tuple(str(n) for n in getattr(env.unwrapped, "state_names", ()))
+    names = _names(env, "state_names")
     return names if len(names) == width else tuple(f"s{i}" for i in range(width))
+
+
+def _names(env: gymnasium.Env, attribute: str) -> tuple[str, ...]:
+    """Names that the environment or one of its wrappers tells."""
+    told = env.get_wrapper_attr(attribute) if env.has_wrapper_attr(attribute) else ()
+    return tuple(str(name) for name in told)
 
 
 def _env_name(env: gymnasium.Env) -> str:

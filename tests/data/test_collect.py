@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-
 import gymnasium
 import numpy as np
 import pytest
@@ -9,9 +7,10 @@ from gymnasium import spaces
 
 import jepa_world_model.envs  # noqa: F401  (registers the environments)
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.data.collect import CollectConfig, action_space_of, collect, generate, make_env
+from jepa_world_model.data.collect import CollectConfig, action_space_of, collect, generate
 from jepa_world_model.data.store import open_store
 from jepa_world_model.envs import GENERATORS, Gridworld
+from jepa_world_model.envs.make import make_env
 
 
 class Counter(gymnasium.Env):
@@ -152,6 +151,7 @@ def test_an_environment_without_states_gives_none(tmp_path):
         {"episodes": 1, "repeat_action_prob": 1.0},
         {"episodes": 1, "size": -1},
         {"episodes": 1, "fit": "stretch"},
+        {"episodes": 1, "skip": 0},
     ],
 )
 def test_impossible_settings_are_refused(options):
@@ -161,14 +161,39 @@ def test_impossible_settings_are_refused(options):
         collect(Counter(), "nowhere", CollectConfig(episodes=1), policy="clever")
 
 
-def test_environments_that_cannot_be_made_are_user_errors(monkeypatch):
-    with pytest.raises(UserError, match="cannot be made"):
-        make_env("jepa_wm/Nowhere-v0")
-    with pytest.raises(UserError, match="does not take the options"):
-        make_env("jepa_wm/Gridworld-v0", colour="red")
-    monkeypatch.setitem(sys.modules, "ale_py", None)
-    with pytest.raises(UserError, match=r"pip install jepa-world-model\[atari\]"):
-        make_env("ALE/Freeway-v5")
+def test_an_action_may_last_several_steps(tmp_path):
+    episodes = open_store(collect(Counter(), tmp_path / "set", CollectConfig(episodes=2, skip=4)))
+    assert episodes.states[:, 0].tolist() == [0, 4, 6, 0, 4, 6]  # the environment ends at 6
+    assert episodes.manifest["skip"] == 4
+
+
+def test_some_actions_may_be_drawn_oftener(tmp_path):
+    env = make_env("jepa_wm/Gridworld-v0")
+    weights = {"RIGHT": 8.0, "0": 0.0}
+    config = CollectConfig(frames=600, size=0, max_length=600, action_weights=weights)
+    episodes = open_store(collect(env, tmp_path / "set", config))
+    share = np.bincount(episodes.actions[episodes.transitions()], minlength=5) / len(episodes.transitions())
+    assert share[0] == 0
+    assert share[4] == pytest.approx(8 / 11, abs=0.07)
+    assert episodes.manifest["action_weights"] == weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"rigth": 2.0}, "did you mean 'right'"),
+        ({"7": 2.0}, "there is no action '7'"),
+        ({"up": -1.0}, "a weight is 0 or more"),
+        (dict.fromkeys(("noop", "up", "down", "left", "right"), 0.0), "no action is left"),
+    ],
+)
+def test_impossible_weights_are_refused(tmp_path, weights, says):
+    config = CollectConfig(frames=10, action_weights=weights)
+    with pytest.raises(UserError, match=says):
+        collect(make_env("jepa_wm/Gridworld-v0"), tmp_path / "set", config)
+    with pytest.raises(UserError, match="are for discrete actions"):
+        collect(make_env("jepa_wm/TwoRooms-v0"), tmp_path / "set", config)
+    assert not list(tmp_path.iterdir())
 
 
 def test_buttons_keep_their_names():
@@ -199,14 +224,3 @@ def test_generated_pictures_equal_collected_ones():
     data = GENERATORS["gridworld"](episodes=20)
     same = np.flatnonzero((data["states"] == info["state"]).all(1))[0]
     assert (data["frames"][same] == frame.transpose(2, 0, 1)).all()
-
-
-@pytest.mark.extra
-def test_atari_collects_moving_frames(tmp_path):
-    pytest.importorskip("ale_py")
-    config = CollectConfig(episodes=1, max_length=40, repeat_action_prob=0.9)
-    episodes = open_store(collect(make_env("ALE/Freeway-v5"), tmp_path / "set", config))
-    assert episodes.frames.shape == (40, 3, 64, 64)
-    assert episodes.space.names == ("NOOP", "UP", "DOWN")
-    assert episodes.space.noop == 0
-    assert (episodes.frames[1:] != episodes.frames[:-1]).any((1, 2, 3)).all()
