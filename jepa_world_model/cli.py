@@ -14,6 +14,7 @@ COMMANDS = {  # name -> (module, or module:function, that takes the flags; what 
     "convert": ("jepa_world_model.commands.convert", "write a data set in another format"),
     "inspect": ("jepa_world_model.commands.inspect", "look at a data set: statistics, pictures, warnings"),
     "gradients": ("jepa_world_model.commands.gradients", "show and prove which loss moves which module"),
+    "plan": ("jepa_world_model.commands.plan", "plan with a run in closed loop, beside chance and an oracle"),
     "report": ("jepa_world_model.commands.report", "write the report page of a run again"),
     "export": ("jepa_world_model.commands.export", "write a run's model for others: weights, card, programs"),
     "runs": ("jepa_world_model.commands.runs", "write or serve one page over many runs, to compare them"),

@@ -10,6 +10,7 @@ from jepa_world_model.core.graph import Graph
 from jepa_world_model.core.losses import Schedule
 from jepa_world_model.core.optim import OptimConfig
 from jepa_world_model.experiment.data import DataConfig
+from jepa_world_model.experiment.plan_config import PlanConfig
 from jepa_world_model.latents import Settings, named_gates, world_graph
 from jepa_world_model.losses import LOSSES, LossWeights
 from jepa_world_model.model_config import ModelConfig
@@ -41,6 +42,11 @@ def world_model_optim() -> OptimConfig:
     return OptimConfig(lr=2e-3, warmup_steps=50, lr_scale={"encoder": 0.02, "z_to_h": 0.03})
 
 
+def planning_while_training() -> PlanConfig:
+    """Planning during training: few episodes, so that it stays cheap; `jepa-wm plan` measures."""
+    return PlanConfig(episodes=20, graph_frames=5000)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A run of the world-model trainer. A TOML file and flags bear the same names."""
@@ -64,6 +70,7 @@ class TrainConfig:
     grad_report_every: int = (
         0  # steps between reports of each loss's gradient on each module; 0: off; costs ~2 steps
     )
+    plan_every: int = 0  # steps between evaluations by planning, as `plan` says; 0: off
     checkpoint_every: int = 400  # steps between checkpoints; 0: at the end only
     keep_checkpoints: int = 2  # so many of the newest stay; 0: all
     best_metric: str = (
@@ -92,13 +99,14 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=world_model_optim)
+    plan: PlanConfig = field(default_factory=planning_while_training)
     tensorboard: bool = False  # event files in <run>/tensorboard, beside metrics.jsonl
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("seq_len", 3), ("rollout_horizon", 1), ("log_every", 1),
                             ("eval_windows", 2), ("keep_checkpoints", 0), ("eval_every", 0), ("checkpoint_every", 0),
-                            ("grad_report_every", 0),
+                            ("grad_report_every", 0), ("plan_every", 0),
                             ("threads", 0), ("seed", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or above, got {getattr(self, name)}")

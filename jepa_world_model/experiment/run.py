@@ -31,6 +31,7 @@ from jepa_world_model.experiment.build import Experiment, build, spread
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.keep import Keeper, check_best
 from jepa_world_model.experiment.load import ACTIONS
+from jepa_world_model.experiment.plan import check_planning, plan_hook
 from jepa_world_model.experiment.tracking import Tracking, check_trackers, open_trackers
 from jepa_world_model.experiment.watch import Watch
 
@@ -46,6 +47,7 @@ def train(cfg: TrainConfig) -> Path:
     """
     with joined(cfg.device) as world:
         check_trackers(cfg)
+        check_planning(cfg)
         experiment = build(cfg, world)
         table = prove(experiment.task, experiment.first_windows(PROOF_WINDOWS), experiment.optimizer)
         if world.leads:
@@ -178,9 +180,11 @@ def _watching(
         folder, task, held_out, experiment.batch, seen=seen, every=cfg.grad_report_every, start=start.step,
         average=average,
     )  # fmt: skip
+    plans = [plan_hook(cfg, task.model, experiment.episodes)] if cfg.plan_every else []
     pictures_every = cfg.eval_every if tracking.trackers else 0  # a report needs the last ones alone
     return watch, [
         Hook(name="evaluate", every=cfg.eval_every, call=watch.evaluate, at_end=True),
+        *plans,
         *watch.hooks,
         Hook(
             name="tables", every=cfg.grad_report_every, call=lambda _: tracking.gradients(watch.log.rows[-1])

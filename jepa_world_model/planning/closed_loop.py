@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jepa_world_model.core.rng import Streams
-from jepa_world_model.planning.dynamics import Dynamics, State
+from jepa_world_model.planning.dynamics import Dynamics, State, device_of
 from jepa_world_model.planning.planners import CemConfig, random_sequences, search
 from jepa_world_model.planning.problem import Budget, Plan, Problem
 from jepa_world_model.planning.rollout import Objective, make_score
@@ -73,6 +73,7 @@ class PlanningPolicy:
         self.plans = self.candidate_steps = 0
         self.plan_ms: list[float] = []
         self.kept: list[tuple[int, Plan]] = []  # (step, plan) of every plan, for pictures
+        self.missed = self.moved = 0.0  # of the plans followed: foretold to seen, and start to seen
 
     def begin(self, frames: Tensor, goals: Tensor) -> None:
         """Encode where the episodes are and where they shall go."""
@@ -81,6 +82,7 @@ class PlanningPolicy:
             self.measure = self.objective.cost.towards(self.dynamics, self.dynamics.encode(goals))
         self.plan: Plan | None = None
         self.step, self.episodes = 0, len(frames)
+        self.foretold: State | None = None
 
     def act(self) -> Tensor:
         """The next action of the present plan, or the first of a new one."""
@@ -97,7 +99,7 @@ class PlanningPolicy:
             episodes=self.episodes,
             horizon=self.cfg.horizon,
             space=self.dynamics.space,
-            generator=self.streams.torch("plan", self.step),
+            generator=self.streams.torch("plan", self.step, device_of(self.state)),
             warm=warm,
             max_norm=self.max_norm,
             budget=self.cfg.budget,
@@ -106,6 +108,22 @@ class PlanningPolicy:
         self.plan_ms.append((time.perf_counter() - start) * 1e3)
         self.candidate_steps += self.plan.candidate_steps
         self.kept.append((self.step, self.plan))
+        self._compare()
+
+    @property
+    def prediction_error(self) -> float:
+        """How far what plans foretold lay from what came, as a share of the way; 1 is no better than staying."""
+        return self.missed / self.moved if self.moved > 0 else float("nan")
+
+    @torch.no_grad()
+    def _compare(self) -> None:
+        """Hold what the last plan foretold against what came; then foretell again."""
+        if self.foretold is not None:
+            self.missed += float(self.dynamics.distance(self.foretold, self.state).mean())
+            self.moved += float(self.dynamics.distance(self.left, self.state).mean())
+        self.left = self.foretold = self.state
+        for step in range(self.cfg.replan):
+            self.foretold = self.dynamics.step(self.foretold, self.plan.actions[:, step])
 
     def see(self, action: Tensor, frames: Tensor) -> None:
         """Update the belief by what was executed and seen."""

@@ -6,7 +6,7 @@ episodes are stitched where they meet and nothing leads through a wall that a st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +58,13 @@ class ReachGraph:
     radius: float  # within which states share a node: `merge`, or what it was raised to
     edges: np.ndarray  # [M,2] from, to
     lengths: np.ndarray  # [M] in median moves
+
+    def to(self, device: torch.device) -> ReachGraph:
+        """The same graph with its tensors on a device."""
+        if self.nodes.device == device:
+            return self
+        moved = {name: getattr(self, name).to(device) for name in ("mean", "basis", "nodes", "near")}
+        return replace(self, **moved)
 
     def project(self, latent: Tensor) -> Tensor:
         """Latents [...,D] in the graph's own directions and unit, [...,d]."""
@@ -217,7 +224,9 @@ class GraphDistance:
 
     def towards(self, dynamics: Dynamics, goal: State) -> Measure:
         """Distances of all nodes once; a state then costs one product with the nodes and a few gathers."""
-        graph, there = self.graph, self.graph.project(goal_latent(dynamics, goal, self.latent))  # [E,d]
+        told = goal_latent(dynamics, goal, self.latent)
+        graph = self.graph.to(told.device)
+        there = graph.project(told)  # [E,d]
         table = graph.to_go(there)  # [E,K]
         cfg = graph.cfg
 
