@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from jepa_world_model.core.config import cli_main, load_config
-from jepa_world_model.experiment import TrainConfig, train
+from jepa_world_model.core.config import cli_main
+from jepa_world_model.experiment import TrainConfig, read_config, train
 from jepa_world_model.losses import LossWeights
 
 __all__ = ["LossWeights", "TrainConfig", "main"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Configuration from defaults, then `--config FILE`, then flags; then one run. Returns the exit code."""
+    """Configuration from defaults, then `--config FILE` or the parent of a fork, then flags; then one run. Returns the exit code."""
 
     def run() -> None:
-        train(load_config(TrainConfig, flags, prog="jepa_world_model_trainer.py", description=__doc__))
+        train(read_config(flags, prog="jepa_world_model_trainer.py", description=__doc__))
 
     flags = sys.argv[1:] if argv is None else argv
     return cli_main(run)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jepa_world_model.core.config import load_config
-from jepa_world_model.experiment import TrainConfig, train
+from jepa_world_model.experiment import read_config, train
 
 
 def main(argv: Sequence[str]) -> None:
     """Train with the given flags."""
-    train(load_config(TrainConfig, argv, prog="jepa-wm train", description="Train a JEPA world model."))
+    train(read_config(argv, prog="jepa-wm train", description="Train a JEPA world model."))

@@ -13,13 +13,19 @@ from typing import Any
 import torch
 
 from jepa_world_model.core.average import Average
-from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, verify_checkpoint
+from jepa_world_model.core.checkpoint import (
+    latest_checkpoint,
+    load_checkpoint,
+    load_common,
+    verify_checkpoint,
+)
 from jepa_world_model.core.config import from_toml, to_toml
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.core.run import Run, atomic_write, environment, writing
+from jepa_world_model.core.run import Run, atomic_write, check_name, environment, writing
 from jepa_world_model.experiment.build import Experiment
 from jepa_world_model.experiment.compare import settings_difference
 from jepa_world_model.experiment.config import TrainConfig
+from jepa_world_model.experiment.fork import describe_fork, find_parent, fork_sentences
 
 BITS = ("threads", "devices", "versions", "cuda")  # what the last bits of a number depend on
 
@@ -42,31 +48,60 @@ def begin(experiment: Experiment, average: Average | None) -> Beginning:
     processes the first one looks and tells the others.
     Errors: UserError for a name that is taken (without `resume`), or a checkpoint of another model.
     """
-    world = experiment.task.world
-    found = [str(path or "") for path in _opened(experiment.cfg)] if world.leads else []
-    folder, source = json.loads(world.told(json.dumps(found)))
+    world, cfg = experiment.task.world, experiment.cfg
+    source = world.told(str(_own_checkpoint(cfg) or "")) if world.leads else world.told("")
+    about = {} if source or not cfg.fork else _take_over(experiment, average)
+    folder = world.told(str(_folder(cfg))) if world.leads else world.told("")
     run = Run(folder=Path(folder))
-    if not source:
-        return Beginning(run)
-    extra = load_checkpoint(source, experiment.task.model, experiment.optimizer, average)
-    load_sizes(experiment, extra.get("loss_sizes") or {})
-    notes = _notes(run, experiment.cfg, extra["step"]) if world.leads else ()
-    return Beginning(run, extra["step"], extra, tuple(notes))
+    if source:
+        extra = load_checkpoint(source, experiment.task.model, experiment.optimizer, average)
+        load_sizes(experiment, extra.get("loss_sizes") or {})
+        notes = _notes(run, cfg, extra["step"]) if world.leads else ()
+        return Beginning(run, extra["step"], extra, tuple(notes))
+    if about and world.leads:
+        atomic_write(run.folder / "fork.json", json.dumps(about, indent=1, default=str) + "\n")
+    return Beginning(run, about.get("step", 0), {}, tuple(fork_sentences(about) if about else ()))
 
 
-def _opened(cfg: TrainConfig) -> tuple[Path, Path | None]:
-    """The folder of the run, and the checkpoint that it goes on from, if any."""
+def _own_checkpoint(cfg: TrainConfig) -> Path | None:
+    """The newest whole checkpoint of the run to be resumed; damaged ones are set aside."""
     if cfg.resume and not cfg.name:
         raise UserError("--resume needs the --name of the run to continue (or to start)")
-    written = replace(cfg, resume=False)
-    if not cfg.resume:
-        slug = Path(cfg.data.source).name
-        return Run.create(cfg.output_dir, cfg.name, written, slug=slug, argv=sys.argv).folder, None
-    run = Run.take_up(cfg.output_dir, cfg.name, written, sys.argv)
+    folder = Path(cfg.output_dir) / check_name(cfg.name or "new")
+    if not cfg.resume or not (folder / "config.toml").is_file():
+        return None
+    run = Run.open(folder)
     newest = latest_checkpoint(run.checkpoints)
     if newest:
         _set_damaged_aside(run)
-    return run.folder, newest
+    return newest
+
+
+def _folder(cfg: TrainConfig) -> Path:
+    """The run's folder, made where it is not there."""
+    written = replace(cfg, resume=False)
+    if cfg.resume:
+        return Run.take_up(cfg.output_dir, cfg.name, written, sys.argv).folder
+    return Run.create(
+        cfg.output_dir, cfg.name, written, slug=Path(cfg.data.source).name, argv=sys.argv
+    ).folder
+
+
+def _take_over(experiment: Experiment, average: Average | None) -> dict[str, Any]:
+    """What parent and child both have of modules, moments, running sizes and average; what fork.json says of them.
+
+    Errors: UserError, before anything is written, for a parent that is not there, is done already, or has other shapes.
+    """
+    cfg, task = experiment.cfg, experiment.task
+    parent = find_parent(cfg.fork, cfg.output_dir)
+    if parent.step >= cfg.steps:
+        raise UserError(
+            f"fork: {parent.folder} has done {parent.step} steps there, and this run asks for {cfg.steps}; "
+            "ask for more --steps"
+        )
+    extra = load_common(parent.checkpoint, task.model, experiment.optimizer, average)
+    load_sizes(experiment, extra.get("loss_sizes") or {})
+    return describe_fork(parent, cfg, task)
 
 
 def _notes(run: Run, cfg: TrainConfig, step: int) -> list[str]:

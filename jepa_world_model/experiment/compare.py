@@ -12,7 +12,7 @@ from jepa_world_model.core.graph import Contract, Graph
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.losses import LOSSES
 
-APART = ("name", "output_dir", "resume")  # where a run lies and how it was started, not what it is
+APART = ("name", "output_dir", "resume", "fork")  # where a run lies and how it was started, not what it is
 FROM_DATA = {"model.action_dim": 0, "model.action_kind": ""}  # the values that leave them to the data
 
 

@@ -59,6 +59,7 @@ class TrainConfig:
     resume: bool = (
         False  # continue the run of this name from its newest checkpoint; start it where there is none
     )
+    fork: str = ""  # start from a checkpoint of another run, RUN@STEP; settings without a flag are that run's
     batch_size: int = 8  # windows a step
     seq_len: int = 12  # frames a window, T; actions are T - 1
     rollout_horizon: int = 8  # self-fed steps, K, at most T - 1

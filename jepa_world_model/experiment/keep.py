@@ -17,9 +17,8 @@ from jepa_world_model.core.run import Run, atomic_write
 from jepa_world_model.diagnostics.evaluate import evaluate
 from jepa_world_model.experiment.begin import save_sizes
 from jepa_world_model.experiment.build import Experiment, spread
+from jepa_world_model.experiment.fork import BEST
 from jepa_world_model.experiment.watch import Watch
-
-BEST = "best.json"  # beside the checkpoints: the step, metric and value of the best one
 
 
 class Keeper:

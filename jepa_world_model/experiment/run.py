@@ -28,6 +28,7 @@ from jepa_world_model.diagnostics.report import write_report
 from jepa_world_model.diagnostics.snapshot import take_snapshot
 from jepa_world_model.experiment.begin import Beginning, begin
 from jepa_world_model.experiment.build import Experiment, build, spread
+from jepa_world_model.experiment.compare import APART
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.keep import Keeper, check_best
 from jepa_world_model.experiment.load import ACTIONS
@@ -69,7 +70,9 @@ def _conclude(run: Run, experiment: Experiment, outcome: Outcome) -> None:
     """What a run ends with: how to go on, the report, the folder."""
     say = print
     if outcome.interrupted:
-        say(f"stopped after step {outcome.step}; continue with --resume --name {run.name}")
+        say(
+            f"stopped after step {outcome.step}; continue with --config {run.config} --name {run.name} --resume"
+        )
     elif experiment.cfg.report:
         say(f"report: {write_report(run.folder)}")
     say(f"run:    {run.folder}")
@@ -85,11 +88,7 @@ def _announce(start: Beginning, experiment: Experiment, table: ReachTable) -> No
         ],
         "gates": table.gates,
     }
-    changes = {
-        key: value
-        for key, value in diff_from_defaults(cfg).items()
-        if key not in ("name", "output_dir", "resume")
-    }
+    changes = {key: value for key, value in diff_from_defaults(cfg).items() if key not in APART}
     space = experiment.episodes.space.to_json()
     for name, content in (
         ("reach.json", table.to_json()), ("graph.json", graph), ("changes.json", changes), (ACTIONS, space),
@@ -97,6 +96,8 @@ def _announce(start: Beginning, experiment: Experiment, table: ReachTable) -> No
         atomic_write(run.folder / name, json.dumps(content, indent=1, default=str) + "\n")
     atomic_write(run.folder / "reach.md", table.to_markdown())
     about = environment(sys.argv) | {"dataset": experiment.episodes.name}
+    if cfg.fork:
+        about["fork"] = cfg.fork
     parameters = {group: sum(p.numel() for p in members.values()) for group, members in task.groups.items()}
     atomic_write(
         run.environment, json.dumps(about | {"parameters": parameters}, indent=2, default=str) + "\n"

@@ -179,7 +179,10 @@ def test_a_signal_ends_in_order_and_the_same_command_goes_on(here, whole, monkey
     with monkeypatch.context() as patch:
         patch.setattr(run, "train_step", step)
         assert start("a") == code
-    assert "stopped after step 3; continue with --resume --name a" in capsys.readouterr().out
+    assert (
+        "stopped after step 3; continue with --config runs/a/config.toml --name a --resume"
+        in capsys.readouterr().out
+    )
     assert start("a") == 0
     assert_same_end(whole / "runs/a", here / "runs/a")
 
