@@ -98,7 +98,9 @@ class ClosureConfig:
     """Which frames are the same place."""
 
     min_gap: int = 4  # steps between the frames of a pair; nearer ones are alike because they are neighbours
-    scale: float = 0.5  # tau in units of the median step of z: pairs several tau apart do not count
+    scale: float = (
+        0.1  # tau in units of the median step of z; from 0.3 on neighbours count and the pose folds
+    )
     max_pairs: int = 4096  # a batch; more are subsampled
 
     def __post_init__(self) -> None:

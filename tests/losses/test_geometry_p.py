@@ -77,6 +77,22 @@ def test_the_same_place_has_the_same_pose():
         judge("loop_closure_p", {"p": z, "z": z}, options=ClosureConfig(min_gap=6))
 
 
+def test_a_fold_scores_no_better_than_a_path_that_never_returns():
+    """Neighbours that count would reward a pose that swings to and fro, every step of length 1."""
+    z = torch.arange(6.0).view(1, 6, 1).expand(3, 6, 1)
+    zigzag = z % 2
+    scores = {
+        scale: [
+            judge("loop_closure_p", {"p": p, "z": z}, options=ClosureConfig(min_gap=2, scale=scale))
+            for p in (z, zigzag)
+        ]
+        for scale in (ClosureConfig().scale, 0.5)
+    }
+    straight, folded = scores[0.5]
+    assert straight > max(0.01, 10 * folded)
+    assert scores[ClosureConfig().scale][0] < 1e-6
+
+
 def test_distances_in_pose_go_with_distances_in_z():
     z = draw(3, 6, 2)
     turn = torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
