@@ -1,0 +1,229 @@
+"""B2, loops to interior: which planners reach places that no data showed.
+
+Command: python benchmarks/loops.py [--config configs/pose_planning.toml] [--seeds 0 1 2] [--layout open pinwheel]
+                                    [--out runs/loops] [--pairs 50] [--arms h_graph p_lattice ...] [--untrained]
+
+Trains one run a seed and layout on walks round the ring and its corners (a run that is there is used, one that was cut
+short goes on), then asks every planner for tests 0 (inside the data), 1 (from the loop to the unseen interior) and 2
+(inside it). Start and goal come from the world's own search, a goal is one frame, and success is the agent's true cell
+after the plan was executed. results.jsonl holds one line an arm; a line that is there is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jepa_world_model.core.checkpoint import latest_checkpoint, read_extra
+from jepa_world_model.core.config import from_toml
+from jepa_world_model.core.rng import Streams
+from jepa_world_model.data.episodes import Episodes as Dataset
+from jepa_world_model.data.episodes import rows_of
+from jepa_world_model.envs.loops import TESTS, Pairs, make_pairs
+from jepa_world_model.experiment import TrainConfig, build, load, open_dataset, train
+from jepa_world_model.planning.closed_loop import (
+    LoopConfig,
+    PlanningPolicy,
+    Policy,
+    RandomPolicy,
+    run_episodes,
+)
+from jepa_world_model.planning.costs import LatentDistance
+from jepa_world_model.planning.dynamics import Dynamics, WorldModelDynamics
+from jepa_world_model.planning.graph import GraphConfig, build_graph
+from jepa_world_model.planning.lattice import LatticeConfig
+from jepa_world_model.planning.oracles import make_oracle, true_cost
+from jepa_world_model.planning.planners import CategoricalCemConfig
+from jepa_world_model.planning.pose import action_steps, imagined_increments, read_frames
+from jepa_world_model.planning.rollout import Objective
+from jepa_world_model.planning.routes import GraphRouter, LatticeRouter, RoutePolicy
+from jepa_world_model.planning.scores import summary, weights_hash, wilson
+from jepa_world_model.planning.worlds import GridworldWorld
+
+FRAMES = 6000  # of the data, in the graphs and behind the increments
+STEPS = 60  # of an episode; a route that is done rests
+CEM = LoopConfig(steps=40, horizon=12, replan=4)
+SEARCH = CategoricalCemConfig(samples=64, rounds=4, elites=10)
+
+
+def sample(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of evenly chosen whole episodes, and which of them have an action: positions in those rows."""
+    count = min(len(data), max(1, FRAMES // int(np.median(data.lengths))))
+    bounds = data.bounds[np.unique(np.linspace(0, len(data) - 1, count).round().astype(np.int64))]
+    rows = rows_of(bounds)
+    last = np.cumsum(bounds[:, 1]) - 1
+    return rows, np.setdiff1d(np.arange(len(rows)), last)
+
+
+class Arms:
+    """Everything that a model and its data give a planner, made once."""
+
+    def __init__(self, dynamics: Dynamics, data: Dataset, world: GridworldWorld, seed: int) -> None:
+        self.dynamics, self.world, self.seed = dynamics, world, seed
+        rows, self.before = sample(data)
+        self.frames, self.raw = np.asarray(data.frames[rows]), np.asarray(data.actions[rows])
+        self.cache: dict[str, object] = {}
+
+    def latent(self, name: str) -> np.ndarray:
+        """A latent of the sampled frames, each seen alone."""
+        return self._once(f"latent {name}", lambda: read_frames(self.dynamics, self.frames, name))
+
+    def _once(self, key: str, make: Callable[[], object]):
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
+
+    def steps(self):
+        """What each action adds to the pose, imagined on the data."""
+        actions = torch.from_numpy(self.dynamics.space.encode(self.raw[self.before]))
+
+        def make():
+            delta = imagined_increments(self.dynamics, self.frames[self.before], actions)
+            return action_steps(delta, self.raw[self.before], self.dynamics.space.dim)
+
+        return self._once("steps", make)
+
+    def graph(self, name: str, count: int) -> Policy:
+        """Shortest ways over the data in h or p."""
+        before, resting = self.before, self.dynamics.space.is_noop(self.raw[self.before])
+        make = lambda: build_graph(
+            self.latent(name), before, before + 1, self.raw[before], GraphConfig(), resting=resting
+        )
+        graph = self._once(f"graph {name}", make)
+        return RoutePolicy(self.dynamics, [GraphRouter(graph, name) for _ in range(count)], step=graph.step)
+
+    def lattice(self, count: int, *, look: bool) -> Policy:
+        """Sums of increments."""
+        steps = self.steps()
+        routers = [LatticeRouter(steps.mean, LatticeConfig()) for _ in range(count)]
+        return RoutePolicy(self.dynamics, routers, look=look, step=steps.step)
+
+    def cem(self, dynamics: Dynamics, cost) -> Policy:
+        """Search through imagined steps, planned anew every few."""
+        return PlanningPolicy(
+            dynamics, SEARCH, Objective(cost=cost), CEM, streams=Streams(self.seed), max_norm=float("inf")
+        )
+
+    def policy(self, arm: str, count: int) -> Policy:
+        """The policy of an arm."""
+        makers = {
+            "h_graph": lambda: self.graph("h", count),
+            "p_graph": lambda: self.graph("p", count),
+            "p_lattice": lambda: self.lattice(count, look=False),
+            "p_lattice_looking": lambda: self.lattice(count, look=True),
+            "z_cem": lambda: self.cem(self.dynamics, LatentDistance()),
+            "oracle_cem": lambda: self.cem(make_oracle(self.world), true_cost(self.world)),
+            "random": lambda: RandomPolicy(self.world, streams=Streams(self.seed)),
+        }
+        return makers[arm]()
+
+
+ARMS = ("h_graph", "p_graph", "p_lattice", "p_lattice_looking", "z_cem", "oracle_cem", "random")
+
+
+def trained(config: Path, layout: str, seed: int, out: Path) -> Path:
+    """The run of a seed: trained now, or gone on with, unless it is there."""
+    base = from_toml(TrainConfig, config)
+    data = dataclasses.replace(base.data, options={**base.data.options, "layout": layout})
+    folder = out / f"{layout}-s{seed}"
+    newest = latest_checkpoint(folder / "checkpoints") if folder.is_dir() else None
+    if newest is not None and int(read_extra(newest)["step"]) >= base.steps:
+        return folder
+    return train(
+        dataclasses.replace(
+            base, data=data, seed=seed, output_dir=str(out), name=folder.name, resume=newest is not None
+        )
+    )
+
+
+def dynamics_of(folder: Path, *, untrained: bool) -> tuple[Dynamics, Dataset, str]:
+    """The model of a run, or the one its training began with; its data; the hash of its weights."""
+    run = load(folder, device="cpu", precision="fp32")
+    task = build(dataclasses.replace(run.cfg, device="cpu", resume=False)).task if untrained else run.task
+    dynamics = WorldModelDynamics(task.model, run.task.settings, run.space, pose=True)
+    return dynamics, open_dataset(run.cfg.data), weights_hash(task.model)
+
+
+def evaluate(arms: Arms, arm: str, pairs: Pairs) -> dict:
+    """One arm on one test."""
+    begin = time.perf_counter()
+    steps = CEM.steps if arm.endswith("cem") else STEPS
+    policy = arms.policy(arm, len(pairs.start))
+    found = run_episodes(arms.world, policy, pairs.start, pairs.goal, steps)
+    record = {"arm": arm, "test": pairs.test, "pairs": pairs.digest[:16], "seconds": 0.0, **summary(found)}
+    if isinstance(policy, RoutePolicy):
+        record["routes_found"] = sum(route.reached for route in policy.first)
+    return record | {"seconds": round(time.perf_counter() - begin, 1)}
+
+
+def table(rows: list[dict]) -> str:
+    """Success over all seeds as Markdown: solved / asked, the 95 % interval, and path length over the optimum."""
+    lines = []
+    for layout in sorted({row["layout"] for row in rows}):
+        lines += [f"\n{layout}\n", "| model | planner | " + " | ".join(f"test {t}" for t in TESTS) + " |"]
+        lines.append("|---" * (2 + len(TESTS)) + "|")
+        for model in ("trained", "untrained"):
+            for arm in ARMS:
+                mine = [r for r in rows if (r["layout"], r["model"], r["arm"]) == (layout, model, arm)]
+                if mine:
+                    cells = [cell([r for r in mine if r["test"] == test]) for test in TESTS]
+                    lines.append(f"| {model} | {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(rows: list[dict]) -> str:
+    """One entry of the table."""
+    asked = sum(row["episodes"] for row in rows)
+    if not asked:
+        return ""
+    won = sum(row["success"]["final"]["solved"] for row in rows)
+    low, high = wilson(won, asked)
+    ratio = [row["path_over_optimal"] for row in rows if row["path_over_optimal"] is not None]
+    return f"{won}/{asked} [{low:.2f}, {high:.2f}]" + (f", x{np.mean(ratio):.2f}" if ratio else "")
+
+
+def main() -> None:
+    """Train, ask, tabulate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, default=Path("configs/pose_planning.toml"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--layout", nargs="+", default=["open"])
+    parser.add_argument("--out", type=Path, default=Path("runs/loops"))
+    parser.add_argument("--pairs", type=int, default=50)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--untrained", action="store_true", help="the weights that training began with, too")
+    args = parser.parse_args()
+    path = args.out / "results.jsonl"
+    for layout in args.layout:
+        tests = [make_pairs(test, layout=layout, count=args.pairs) for test in TESTS]
+        for seed in args.seeds:
+            folder = trained(args.config, layout, seed, args.out)
+            rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+            for model in ("trained", "untrained") if args.untrained else ("trained",):
+                dynamics, data, digest = dynamics_of(folder, untrained=model == "untrained")
+                arms = Arms(dynamics, data, GridworldWorld(layout=layout), seed)
+                for arm in args.arms:
+                    for pairs in tests:
+                        key = {"layout": layout, "seed": seed, "model": model, "weights": digest[:16]}
+                        asked = key | {"arm": arm, "test": pairs.test, "pairs": pairs.digest[:16]}
+                        if any(all(row.get(k) == v for k, v in asked.items()) for row in rows):
+                            continue
+                        record = key | evaluate(arms, arm, pairs)
+                        with path.open("a") as file:
+                            file.write(json.dumps(record) + "\n")
+                        print(layout, seed, model, arm, pairs.test, record["success"]["final"], flush=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    print(table([row for row in rows if row["layout"] in args.layout and row["seed"] in args.seeds]))
+
+
+if __name__ == "__main__":
+    main()
