@@ -20,6 +20,8 @@ PAGES = [
 OWN_TESTS = {  # pages whose blocks are run elsewhere
     "adding.md": "tests/test_adding.py",
     "vla.md": "tests/vla_ki/test_docs.py",
+    "data.md": "tests/test_data_pages.py",
+    "environments.md": "tests/test_data_pages.py",
     "scaling.md": "tests/distributed/test_page.py",
 }
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)

@@ -24,6 +24,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("src", type=Path, help="folder or file of a data set, in any known format")
     parser.add_argument("--page", type=Path, help="write one HTML page with everything, such as inspect.html")
     parser.add_argument("--sheet", type=Path, help="write the contact sheet, such as sheet.png")
+    parser.add_argument("--rows", type=int, default=6, help="of the contact sheet: episodes")
+    parser.add_argument("--columns", type=int, default=12, help="of the contact sheet: frames of an episode")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead of text")
     parser.add_argument(
         "--window", type=int, default=12, help="frames a window of training will have (seq_len)"
@@ -36,11 +38,14 @@ def main(argv: Sequence[str]) -> None:
     for target, suffix in ((given.page, ".html"), (given.sheet, ".png")):
         if target is not None and (target.suffix != suffix or not target.parent.is_dir()):
             raise UserError(f"{target} must end in {suffix} and lie in a folder that exists")
+    if min(given.rows, given.columns) < 1:
+        raise UserError(f"a contact sheet of {given.rows} x {given.columns} frames is empty; use 1 and above")
     options = read_options(given)
     format = detect(given.src, options.format)
     episodes = open_episodes(given.src, options, cache_dir=given.cache_dir)
     found = inspect(episodes, window=given.window)
-    pictures = contact_sheet(episodes) if given.page or given.sheet else None
+    sheet = {"rows": given.rows, "columns": given.columns}
+    pictures = contact_sheet(episodes, **sheet) if given.page or given.sheet else None
     if given.page:
         write_page(given.page, found, pictures, source=str(given.src))
     if given.sheet:

@@ -55,6 +55,7 @@ def test_other_formats_are_decoded_into_the_cache_that_training_uses(here, capsy
         (["store", "--page", "a.pdf"], "must end in .html"),
         (["store", "--sheet", "none/a.png"], "a folder that exists"),
         (["store", "--data.size", "-1"], "size is -1"),
+        (["store", "--rows", "0"], "is empty"),
     ],
 )
 def test_mistakes_end_with_2_and_one_sentence(here, capsys, flags, says):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,7 +87,8 @@ def test_what_is_written_comes_back_to_the_last_pixel(tmp_path, kind, channels):
 
 def test_what_is_written_opens_in_minari(tmp_path, monkeypatch):
     store = noisy_store(tmp_path / "store")
-    FORMATS["minari"].write(store, tmp_path / "set-v3", WriteOptions())
+    monkeypatch.chdir(tmp_path)
+    FORMATS["minari"].write(store, Path("set-v3"), WriteOptions())  # by a relative path, as one types it
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     loaded = minari.load_dataset("set-v3")
     assert (loaded.total_episodes, loaded.total_steps) == (3, 14)

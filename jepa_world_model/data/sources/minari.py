@@ -156,8 +156,9 @@ def write(episodes: Episodes, out: Path, options: WriteOptions) -> None:
         )
     with draft(out) as folder:
         folder.mkdir()
+        # Absolute: Minari joins a relative path to itself when it counts bytes.
         storage = storages.MinariStorage.new(
-            folder / "data", observation_space=space, action_space=gym_space(episodes.space), data_format="hdf5",
+            folder.absolute() / "data", observation_space=space, action_space=gym_space(episodes.space), data_format="hdf5",
             jpeg_encoding=bool(options.crf),
         )  # fmt: skip
         name = re.sub(r"[^-\w]", "_", out.name)
