@@ -38,8 +38,9 @@ import jepa_world_model as jwm
 run = jwm.load("runs/w")
 frames = np.zeros((4, 64, 64, 3), np.uint8)
 z = run.encode(frames)
+plan = run.plan(frames[:1], goal=frames[2])
 future = run.imagine(frames, np.zeros(8, int))
-assert future.frames.shape == (1, 5, 3, 64, 64), future.frames.shape
+assert future.frames.shape == (5, 3, 64, 64), future.frames.shape
 """
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jepa_world_model.data.batch import ActionSpace, Batch
     from jepa_world_model.experiment.config import TrainConfig
     from jepa_world_model.experiment.data import DataConfig, open_dataset
-    from jepa_world_model.experiment.load import Imagined, LoadedRun, load
+    from jepa_world_model.experiment.load import Imagined, LoadedRun, Planned, load
     from jepa_world_model.experiment.run import train
     from jepa_world_model.losses.weights import LossWeights
     from jepa_world_model.model_config import ModelConfig
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "ActionSpace", "Batch", "DataConfig", "Imagined", "LoadedRun", "LossWeights", "ModelConfig", "TrainConfig",
-    "UserError", "WorldModel", "__version__", "load", "open_dataset", "train",
+    "ActionSpace", "Batch", "DataConfig", "Imagined", "LoadedRun", "LossWeights", "ModelConfig", "Planned",
+    "TrainConfig", "UserError", "WorldModel", "__version__", "load", "open_dataset", "train",
 ]  # fmt: skip
 
 _HOME = {
     "ActionSpace": "data.batch", "Batch": "data.batch", "DataConfig": "experiment.data", "Imagined": "experiment.load",
-    "LoadedRun": "experiment.load", "LossWeights": "losses.weights", "ModelConfig": "model_config",
-    "TrainConfig": "experiment.config", "UserError": "core.errors", "WorldModel": "models.world_model",
-    "load": "experiment.load", "open_dataset": "experiment.data", "train": "experiment.run",
+    "LoadedRun": "experiment.load", "Planned": "experiment.load", "LossWeights": "losses.weights",
+    "ModelConfig": "model_config", "TrainConfig": "experiment.config", "UserError": "core.errors",
+    "WorldModel": "models.world_model", "load": "experiment.load", "open_dataset": "experiment.data",
+    "train": "experiment.run",
 }  # fmt: skip
 
 

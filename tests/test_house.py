@@ -19,7 +19,7 @@ CORE_LIBRARIES = {"torch", "numpy", "safetensors"}
 LAZY = {
     "wandb", "matplotlib", "torchvision", "tyro", "ale_py", "transformers", "tokenizers", "sentencepiece", "pyarrow",
     "av", "mujoco", "tqdm", "scipy", "h5py", "minari", "minigrid", "gym_pusht", "gymnasium_robotics", "pandas",
-    "huggingface_hub", "tensorboard",
+    "huggingface_hub", "tensorboard", "stable_worldmodel",
 }  # fmt: skip
 
 

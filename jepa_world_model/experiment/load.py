@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +26,29 @@ from jepa_world_model.experiment.data import open_dataset
 from jepa_world_model.models.pretrained import WEIGHTS, fill, read_pretrained
 from jepa_world_model.models.world_model import WorldModel
 from jepa_world_model.planning.dynamics import WorldModelDynamics
+from jepa_world_model.planning.planners import CategoricalCemConfig, CemConfig, ShootingConfig, search
+from jepa_world_model.planning.problem import Problem
+from jepa_world_model.planning.rollout import Objective, make_score
 
 ACTIONS = "actions.json"  # the action space, in the run folder: a model means nothing without it
 
 
 @dataclass(frozen=True)
 class Imagined:
-    """What the model expects to follow, step by step; entry k-1 belongs to k steps after the last frame seen."""
+    """What the model expects to follow; entry k-1 belongs to k steps after the last frame seen. No B for one window."""
 
     z: Tensor  # [B,K,Dz]
     h: Tensor  # [B,K,Dh]
     p: Tensor | None  # [B,K,Dp], counted from the first frame seen; None where the run has no pose
     frames: np.ndarray | None  # [B,K,C,H,W] uint8; None where the run has no decoder
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Actions towards a goal, as the environment takes them, and what the model expects them to cost. No B for one."""
+
+    actions: np.ndarray  # [B,K,...] raw
+    cost: np.ndarray  # [B] of the plan, in the objective's units
 
 
 @dataclass(frozen=True)
@@ -148,10 +161,10 @@ class LoadedRun:
         """What follows the frames seen, as the model expects it from the actions alone (open loop).
 
         Shapes: frames [c,C,H,W] or [B,c,C,H,W] with c >= 1; actions [c-1+K] or [B,c-1+K] raw ones, of which the first
-        c-1 led from frame to frame; K >= 1 steps are imagined.
+        c-1 led from frame to frame; K >= 1 steps are imagined. Without B in there is none out.
         Errors: UserError for fewer actions than frames, or a run whose losses built no dynamics.
         """
-        x = self.frames(frames)
+        x, many = self.frames(frames), np.ndim(frames) == 5
         seen, a = x.shape[1], self.encoded(actions, len(x))
         if a.shape[1] < seen:
             raise UserError(
@@ -159,16 +172,66 @@ class LoadedRun:
                 "the frames and at least one more"
             )
         dynamics = self.dynamics(pose=hasattr(self.model, "p_action_delta_projector"))
-        state, rows = dynamics.encode(x[:, 0]), []
-        for t in range(seen - 1):
-            state = dynamics.observe(state, a[:, t], x[:, t + 1])
+        state, rows = _followed(dynamics, x, a), []
         start = state["z"]
         for t in range(seen - 1, a.shape[1]):
             state = dynamics.step(state, a[:, t])
             rows.append(state)
         z, h = (torch.stack([row[name] for row in rows], 1) for name in ("z", "h"))
         p = torch.stack([dynamics.read(row, "p") for row in rows], 1) if dynamics.pose else None
-        return Imagined(z, h, p, self._pictures(z, x[:, -1:], start[:, None]))
+        drawn = self._pictures(z, x[:, -1:], start[:, None])
+        if many:
+            return Imagined(z, h, p, drawn)
+        return Imagined(z[0], h[0], None if p is None else p[0], None if drawn is None else drawn[0])
+
+    def plan(
+        self,
+        frames: np.ndarray | Tensor,
+        goal: np.ndarray | Tensor,
+        *,
+        actions: np.ndarray | None = None,
+        horizon: int = 20,
+        planner: Any = None,
+        objective: Objective | None = None,
+        max_norm: float = math.inf,
+        seed: int = 0,
+    ) -> Planned:
+        """Actions that, as the model expects, lead from the last frame seen to the goal's picture.
+
+        Shapes: frames [c,C,H,W] or [B,c,C,H,W], goal [C,H,W] or [B,C,H,W], actions between the frames [c-1] or [B,c-1].
+        planner, objective: of `planning.planners` and `planning.rollout`; by default cross-entropy search (random shooting
+        where actions are bits) for the summed distance in z. max_norm: the longest encoded action that the environment
+        executes as it is. The same seed gives the same plan.
+        Errors: UserError for a planner that does not search such actions, or shapes that do not fit.
+        """
+        x, target = self.frames(frames), self._goals(goal)
+        if len(target) != len(x):
+            raise UserError(f"{len(target)} goals for {len(x)} windows of frames; give one picture each")
+        a = torch.zeros(len(x), 0, self.space.dim) if actions is None else self.encoded(actions, len(x))
+        if a.shape[1] != x.shape[1] - 1:
+            raise UserError(
+                f"{a.shape[1]} actions for {x.shape[1]} frames seen; give the {x.shape[1] - 1} between them, or the last "
+                "frame alone"
+            )
+        dynamics, objective = self.dynamics(), objective or Objective()
+        with torch.no_grad():
+            state = _followed(dynamics, x, a)
+            measure = objective.cost.towards(dynamics, dynamics.encode(target))
+        problem = Problem(
+            score=make_score(dynamics, state, measure, objective), episodes=len(x), horizon=horizon, space=self.space,
+            generator=torch.Generator(self.device).manual_seed(seed), max_norm=max_norm,
+        )  # fmt: skip
+        found = search(planner or PLANNER[self.space.kind](), problem)
+        raw, cost = self.space.decode(found.actions.cpu().numpy()), found.cost.float().cpu().numpy()
+        return Planned(raw, cost) if np.ndim(frames) == 5 else Planned(raw[0], cost[0])
+
+    def _goals(self, goal: np.ndarray | Tensor) -> Tensor:
+        """Pictures of goals [B,C,H,W]."""
+        if np.ndim(goal) == 5:
+            raise UserError(
+                f"goals are {list(np.shape(goal))}; give one picture a window: [C,H,W] or [B,C,H,W]"
+            )
+        return self.frames(goal[None] if np.ndim(goal) == 3 else goal)[0]
 
     def _pictures(self, z: Tensor, x: Tensor, start: Tensor) -> np.ndarray | None:
         """Imagined frames as bytes, drawn as the run's `render_mode` says, from the last frame seen."""
@@ -179,6 +242,17 @@ class LoadedRun:
             if self.cfg.render_mode == "anchor_delta":
                 drawn = x.float() / 255 + drawn - self.model.decoder(start).float()
         return drawn.clamp(0, 1).mul(255).round().byte().cpu().numpy()
+
+
+PLANNER = {"continuous": CemConfig, "discrete": CategoricalCemConfig, "multi_binary": ShootingConfig}
+
+
+def _followed(dynamics: WorldModelDynamics, x: Tensor, a: Tensor) -> dict[str, Tensor]:
+    """The state at the last of the frames [B,c,C,H,W], after the first c-1 of the actions."""
+    state = dynamics.encode(x[:, 0])
+    for t in range(x.shape[1] - 1):
+        state = dynamics.observe(state, a[:, t], x[:, t + 1])
+    return state
 
 
 def load(
@@ -207,9 +281,7 @@ def load(
             backbone_weights="",  # what the backbone started from; the checkpoint has what became of it
         ),
     )
-    with isolated(
-        Streams(cfg.seed), "load"
-    ):  # fresh weights are drawn first: leave the caller's generators be
+    with isolated(Streams(cfg.seed), "load"):  # fresh weights are drawn first; the caller's generators stay
         task = build_task(cfg, resolve_device(device))
     if step is None and (folder / WEIGHTS).is_file():
         read = read_pretrained(folder)

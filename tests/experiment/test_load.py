@@ -13,6 +13,7 @@ from jepa_world_model.core.config import from_toml
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.experiment import TrainConfig, build, load
 from jepa_world_model.experiment.load import ACTIONS
+from jepa_world_model.planning.planners import CemConfig
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,58 @@ def test_an_anchored_run_draws_the_true_frame_plus_the_change(trained, experimen
     found = anchored.imagine(frames[:, :1], actions).frames
     assert np.abs(found.astype(int) - expected.numpy()).max() <= 1
     assert not np.array_equal(found, loaded.imagine(frames[:, :1], actions).frames)
+
+
+def test_one_window_needs_no_batch_and_gives_none(trained, experiment):
+    frames, actions = raw_windows(experiment)
+    loaded = load(trained, device="cpu")
+    one, many = loaded.imagine(frames[0, :1], actions[0]), loaded.imagine(frames[:1, :1], actions[:1])
+    assert one.z.shape == many.z.shape[1:]
+    assert one.frames.shape == many.frames.shape[1:]
+    plan = loaded.plan(frames[0, :1], goal=frames[0, 3], horizon=3)
+    assert plan.actions.shape == (3,)
+    assert plan.cost.shape == ()
+
+
+def test_a_plan_costs_what_imagining_it_gives_and_less_than_chance(trained, experiment):
+    frames, actions = raw_windows(experiment)
+    loaded, goal, seen = load(trained, device="cpu"), frames[:, -1], 2
+    plan = loaded.plan(frames[:, :seen], goal=goal, actions=actions[:, : seen - 1], horizon=4)
+    assert plan.actions.shape == (2, 4)
+    z_goal = loaded.encode(goal[:, None])
+
+    def cost(chosen: np.ndarray) -> np.ndarray:
+        z = loaded.imagine(frames[:, :seen], np.concatenate([actions[:, : seen - 1], chosen], 1)).z
+        return (z - z_goal).norm(dim=-1).sum(1).numpy()
+
+    np.testing.assert_allclose(
+        plan.cost, cost(plan.actions), rtol=1e-3
+    )  # the search feeds one-hot actions in fp32 too
+    rng = np.random.default_rng(0)
+    random = np.stack([cost(rng.integers(0, loaded.space.dim, (2, 4))) for _ in range(20)])
+    assert (plan.cost <= random.min(0) + 1e-4).all()
+    again = loaded.plan(frames[:, :seen], goal=goal, actions=actions[:, : seen - 1], horizon=4)
+    assert np.array_equal(again.actions, plan.actions)
+
+
+def test_a_plan_that_cannot_be_asked_for_is_one_sentence(trained, experiment):
+    frames, actions = raw_windows(experiment)
+    loaded = load(trained, device="cpu")
+    for given, words in [
+        ({"frames": frames, "goal": frames[0, 0]}, "1 goals for 2 windows"),
+        ({"frames": frames, "goal": frames[:, 0]}, "0 actions for 6 frames seen; give the 5"),
+        (
+            {"frames": frames, "goal": frames[:, 0], "actions": actions[:, 1:]},
+            "4 actions for 6 frames seen",
+        ),
+        ({"frames": frames[:, :1], "goal": frames}, "one picture a window"),
+        (
+            {"frames": frames[:, :1], "goal": frames[:, 0], "planner": CemConfig()},
+            "searches continuous actions",
+        ),
+    ]:
+        with pytest.raises(UserError, match=words):
+            loaded.plan(**given)
 
 
 def test_loading_leaves_the_callers_random_numbers_and_gives_fixed_parameters(trained):

@@ -78,7 +78,7 @@ def test_the_code_of_the_card_runs(run, folder, monkeypatch):
     scope = {"frames": frames, "actions": actions}
     exec(compile(code.replace("<this folder>", str(folder)), "card", "exec"), scope)
     assert scope["z"].shape == (5, run.cfg.model.z_dim)
-    assert scope["future"].shape == (1, 2, 3, 16, 16)
+    assert scope["future"].shape == (2, 3, 16, 16)
 
 
 def test_a_release_tells_no_place_of_this_machine(run, folder):
