@@ -49,12 +49,17 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_holds_every_module_every_configuration_and_the_type_marker(wheel):
+def test_the_wheel_holds_every_file_of_the_package_and_every_configuration(wheel):
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "jepa_world_model").rglob("*.py")}
+    inside = [
+        path for path in (ROOT / "jepa_world_model").rglob("*") if path.is_file() and path.suffix != ".pyc"
+    ]
     configs = {f"jepa_world_model/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.toml")}
     assert configs
-    assert held == modules | configs | {"jepa_world_model/py.typed", "jepa_world_model_trainer.py"}
+    assert held == {str(path.relative_to(ROOT)) for path in inside} | configs | {
+        "jepa_world_model_trainer.py"
+    }
+    assert "jepa_world_model/py.typed" in held
 
 
 def test_the_metadata_tell_the_version_the_pythons_and_the_extras(wheel):
