@@ -12,7 +12,7 @@ __all__ = ["LossWeights", "TrainConfig", "main"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Configuration from defaults, then `--config FILE` or the parent of a fork, then flags; then one run. Returns the exit code."""
+    """Configuration from defaults, then `--config FILE` or a fork's parent, then flags; one run; returns the exit code."""
 
     def run() -> None:
         train(read_config(flags, prog="jepa_world_model_trainer.py", description=__doc__))
