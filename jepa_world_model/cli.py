@@ -19,6 +19,7 @@ COMMANDS = {  # name -> (module, or module:function, that takes the flags; what 
     "export": ("jepa_world_model.commands.export", "write a run's model for others: weights, card, programs"),
     "runs": ("jepa_world_model.commands.runs", "write or serve one page over many runs, to compare them"),
     "diff": ("jepa_world_model.commands.diff", "tell what two runs or configurations differ in"),
+    "replay": ("jepa_world_model.commands.replay", "compute a step that went wrong once more"),
     "ablate": (
         "jepa_world_model.commands.ablate",
         "compare runs with losses left out or added, or gates turned",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.log import Sink, to_host
 from jepa_world_model.core.rng import Streams, isolated
+from jepa_world_model.core.spikes import Spikes
 
 Values = Mapping[str, Tensor | float]
 
@@ -43,6 +44,27 @@ class Hook:
     def is_due(self, step: int, last: bool) -> bool:
         """Whether to call it after `step` steps."""
         return (self.every > 0 and step % self.every == 0) or (last and self.at_end)
+
+
+@dataclass(kw_only=True)
+class Faults:
+    """What a training does about steps that go wrong, and how many there were.
+
+    skip: so many steps that are not finite are left out; the next one ends the training. A skipped step updates nothing.
+    on_non_finite(step, values): called for each of them, `step` counted from 1; what it returns ends the error's sentence.
+    spikes: watches the total loss of every step; on_spike(step, values): called for each spike.
+    """
+
+    skip: int = 0
+    skipped: int = 0  # so far
+    on_non_finite: Callable[[int, dict[str, float]], str] = lambda step, values: ""
+    spikes: Spikes | None = None
+    on_spike: Callable[[int, dict[str, float]], None] = lambda step, values: None
+
+    def columns(self) -> dict[str, float]:
+        """The counts that are logged, as far as they are kept."""
+        found = {"fault/skipped": float(self.skipped)} if self.skip else {}
+        return found | ({"fault/spikes": float(self.spikes.count)} if self.spikes else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +89,7 @@ def fit(
     examples_per_step: int = 0,
     should_stop: Callable[[bool], bool] = bool,
     finish: Callable[[int], None] | None = None,
-    on_non_finite: Callable[[int], None] | None = None,
+    faults: Faults | None = None,
 ) -> Outcome:
     """Run steps `start` .. `steps` - 1 and write records to the sinks.
 
@@ -80,14 +102,14 @@ def fit(
     examples_per_step: frames (or samples) a step, for time/frames_per_s.
     should_stop(asked): asked is whether SIGINT or SIGTERM came; the place for several processes to agree.
     finish(step): called once after the last step, interrupted or not; saves the checkpoint.
-    on_non_finite(step): called before the error of a step that was not finite is raised.
-    Errors: UserError for a step that is not finite (found at once on the CPU, at the next record elsewhere).
+    Errors: UserError for a step that is not finite (found at once on the CPU, at the next record elsewhere), unless
+    `faults` has it skipped.
     """
     if start >= steps:
         raise UserError(f"{start} steps are done already and {steps} were asked for; ask for more steps")
     if log_every < 1:
         raise ValueError(f"log_every must be at least 1, got {log_every}")
-    clock, pending, done = Clock(model), [], start
+    clock, pending, done, faults = Clock(model), [], start, faults or Faults()
     with _signals() as asked:
         while True:
             torch.manual_seed(streams.number("step", done))
@@ -98,10 +120,11 @@ def fit(
             stop = should_stop(asked.number != 0)
             record, last = {}, done == steps
             due = last or done % log_every == 0 or done == 1
-            if due or stop or _failed_on_host(values):
-                record = _record(pending, on_non_finite) | clock.read(examples_per_step)
-                pending.clear()
             calls = [hook for hook in hooks if hook.is_due(done, last)]
+            # What is counted has to be counted before a checkpoint, although no record may be due.
+            if due or stop or any(hook.late for hook in calls) or _failed_on_host(values):
+                record = _record(pending, faults) | clock.read(examples_per_step)
+                pending.clear()
             _write(done, record if due else {}, calls, sinks, partial(_run_hook, model, streams, done))
             if stop or last:
                 break
@@ -133,33 +156,39 @@ def _failed_on_host(values: Values) -> bool:
     return (not isinstance(finite, Tensor) or finite.device.type == "cpu") and not bool(finite)
 
 
-def _record(
-    pending: list[tuple[int, Values]], on_non_finite: Callable[[int], None] | None
-) -> dict[str, float]:
-    """The values of the newest step on the host, in one copy with `finite` of every step since the last."""
-    done, newest = pending[-1]
-    flags = {f"finite/{step}": values["finite"] for step, values in pending if "finite" in values}
-    host = to_host({**newest, **flags})
-    finite = {int(name.split("/")[1]): bool(host.pop(name)) for name in flags}
+def _record(pending: list[tuple[int, Values]], faults: Faults) -> dict[str, float]:
+    """The values of the newest step on the host, in one copy with what is watched of every step since the last."""
+    newest = pending[-1][1]
+    watched = {
+        f"{name}|{step}": values[name]
+        for step, values in pending
+        for name in ("finite", "loss/total")
+        if name in values
+    }
+    host = to_host({**newest, **watched})
+    seen = {name: host.pop(name) for name in watched}
     host.pop("finite", None)
-    broken = [step for step, is_finite in finite.items() if not is_finite]
-    if broken:
-        _raise_non_finite(broken[0], dict(pending)[broken[0]], done, on_non_finite)
-    return host
+    for step, values in pending:
+        if not seen.get(f"finite|{step}", True):
+            _non_finite(step, values, faults)
+        elif faults.spikes and faults.spikes.is_spike(seen.get(f"loss/total|{step}", 0.0)):
+            faults.on_spike(step, to_host(values))
+    return host | faults.columns()
 
 
-def _raise_non_finite(
-    step: int, values: Values, done: int, on_non_finite: Callable[[int], None] | None
-) -> None:
-    """UserError that names the step and what was not finite in it."""
-    odd = {name: value for name, value in to_host(values).items() if not math.isfinite(value)}
+def _non_finite(step: int, values: Values, faults: Faults) -> None:
+    """Count a step that was not finite. Errors: UserError that names it and what was not finite, beyond the limit."""
+    host = to_host(values)
+    odd = {name: value for name, value in host.items() if not math.isfinite(value)}
     named = ", ".join(f"{name} = {value}" for name, value in list(odd.items())[:8]) or "a gradient"
-    if on_non_finite is not None:
-        on_non_finite(done)
-    raise UserError(
-        f"step {step} was not finite ({named}) and was not applied; "
-        "lower the learning rate or the weight of that loss, or check the data"
-    )
+    saved = faults.on_non_finite(step, host)
+    faults.skipped += 1
+    if faults.skipped > faults.skip:
+        others = f", after {faults.skipped - 1} others that were skipped" if faults.skipped > 1 else ""
+        raise UserError(
+            f"step {step} was not finite ({named}) and was not applied{others}; "
+            f"lower the learning rate or the weight of that loss, or check the data{saved}"
+        )
 
 
 def _run_hook(model: nn.Module, streams: Streams, step: int, hook: Hook) -> dict[str, float]:

@@ -67,7 +67,7 @@ class JsonlSink:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line; UserError when the disk is full, and the file then ends with the line before."""
         record = {"step": step, "time": round(time.time(), 3)}
-        record |= {name: _jsonable(value) for name, value in values.items()}
+        record |= {name: jsonable(value) for name, value in values.items()}
         line = json.dumps(record, allow_nan=False, ensure_ascii=False)
         with writing(self.path):
             _append(self._file, (line + "\n").encode())
@@ -93,7 +93,8 @@ def _append(file: io.FileIO, data: bytes) -> None:
         raise
 
 
-def _jsonable(value: float) -> float | str:
+def jsonable(value: float) -> float | str:
+    """A number as JSON holds it: what is not finite becomes text."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,25 +14,48 @@ from jepa_world_model.core.task import Task
 
 
 def train_step(
-    task: Task, optimizer: torch.optim.Optimizer, batch: Any, step: int, *, max_grad_norm: float
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    batch: Any,
+    step: int,
+    *,
+    max_grad_norm: float,
+    more: Sequence[Any] = (),
+    sound: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Terms, backward, clip per group, update unless something is not finite. Values stay on the device.
 
+    more: further batches of the same step; gradients and values are means over all of them, each being a batch of its own
+    to losses over the distribution of a batch. sound: a flag on the device; the first step that is not finite lowers it,
+    and no step updates anything from then on, so that the weights wait where it happened until the host has seen it.
     Returns loss/<name>, weighted/<name>, loss/total, grad_norm/<group> (before clipping) and `finite` (bool); with several
     processes those of the whole batch, the same on each of them.
     """
     optimizer.zero_grad(set_to_none=True)
-    terms = task.terms(batch, step)
-    total, weighted = task.total(terms, step)
-    total.backward()
+    parts, reports = (batch, *more), []
+    for number, part in enumerate(parts):
+        terms = task.terms(part, step * len(parts) + number)
+        total, weighted = task.total(terms, step)
+        (total if len(parts) == 1 else total / len(parts)).backward()
+        reports.append(_values(terms, total, weighted))
     task.world.average_gradients(task.groups)
     norms = clip_grad_groups(task.groups, max_grad_norm)
-    report = {f"loss/{name}": term.detach() for name, term in terms.items()}
-    report |= {f"weighted/{name}": value for name, value in zip(terms, weighted.unbind(), strict=True)}
-    report = of_all(task.world, report | {"loss/total": total.detach()})
+    report = of_all(task.world, reports[0] if len(parts) == 1 else _mean(reports))
     finite = torch.isfinite(torch.stack([report["loss/total"], *norms.values()])).all()
+    if sound is not None:
+        finite = sound.logical_and_(finite).clone()
     update_if(optimizer, finite)
     return report | {f"grad_norm/{name}": norm for name, norm in norms.items()} | {"finite": finite}
+
+
+def _values(terms: Mapping[str, Tensor], total: Tensor, weighted: Tensor) -> dict[str, Tensor]:
+    found = {f"loss/{name}": term.detach() for name, term in terms.items()}
+    found |= {f"weighted/{name}": value for name, value in zip(terms, weighted.unbind(), strict=True)}
+    return found | {"loss/total": total.detach()}
+
+
+def _mean(reports: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([report[name].float() for report in reports]).mean(0) for name in reports[0]}
 
 
 def of_all(world: World, values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -107,8 +107,13 @@ class Experiment:
     device: torch.device
 
     def batch(self, step: int) -> Batch:
-        """This process's share of the batch of a step, on the device: a function of (seed, step) alone."""
+        """This process's share of a batch, on the device: a function of (seed, its number) alone."""
         return self.loader.batch(step).to(self.device)
+
+    def batches(self, step: int) -> tuple[Batch, ...]:
+        """The batches whose gradients make one step: one, or as many as are accumulated."""
+        count = self.cfg.accumulate
+        return tuple(self.batch(step * count + number) for number in range(count))
 
     def first_windows(self, n: int) -> Batch:
         """The first n windows of the first batch, the same on every process."""

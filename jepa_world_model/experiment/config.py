@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -60,7 +61,8 @@ class TrainConfig:
         False  # continue the run of this name from its newest checkpoint; start it where there is none
     )
     fork: str = ""  # start from a checkpoint of another run, RUN@STEP; settings without a flag are that run's
-    batch_size: int = 8  # windows a step
+    batch_size: int = 8  # windows a batch
+    accumulate: int = 1  # batches a step; losses over the distribution of a batch see each by itself
     seq_len: int = 12  # frames a window, T; actions are T - 1
     rollout_horizon: int = 8  # self-fed steps, K, at most T - 1
     precision: str = "auto"  # "fp32", "bf16" (autocast of the latents; losses stay in fp32), or what this machine is fast at
@@ -74,6 +76,10 @@ class TrainConfig:
     plan_every: int = 0  # steps between evaluations by planning, as `plan` says; 0: off
     checkpoint_every: int = 400  # steps between checkpoints; 0: at the end only
     keep_checkpoints: int = 2  # so many of the newest stay; 0: all
+    skip_non_finite: int = 0  # so many steps that are not finite are left out; the next one ends the run
+    spike_factor: float = (
+        10.0  # a loss that many times the median of 100 steps is kept with its batch; 0: none is
+    )
     best_metric: str = (
         ""  # an eval metric, such as "eval/open_loop_ratio_k8": the checkpoint where it is best stays too
     )
@@ -105,7 +111,8 @@ class TrainConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("seq_len", 3), ("rollout_horizon", 1), ("log_every", 1),
+        for name, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("skip_non_finite", 0),
+                            ("seq_len", 3), ("rollout_horizon", 1), ("log_every", 1),
                             ("eval_windows", 2), ("keep_checkpoints", 0), ("eval_every", 0), ("checkpoint_every", 0),
                             ("grad_report_every", 0), ("plan_every", 0),
                             ("threads", 0), ("seed", 0)):  # fmt: skip
@@ -121,6 +128,8 @@ class TrainConfig:
                 f"model.warmup_frames_h {self.model.warmup_frames_h} leaves less than 3 of {self.seq_len} frames; "
                 f"use at most {self.seq_len - 3} or a longer seq_len"
             )
+        if self.spike_factor != 0 and not (self.spike_factor > 1 and math.isfinite(self.spike_factor)):
+            raise ValueError(f"spike_factor must be 0 (off) or above 1, got {self.spike_factor}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), 0 for no average, got {self.ema}")
         if self.precision not in ("auto", "fp32", "bf16"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from jepa_world_model.core.average import Average
 from jepa_world_model.core.checkpoint import save_checkpoint
-from jepa_world_model.core.engine import Hook
+from jepa_world_model.core.engine import Faults, Hook
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.graph import unknown
 from jepa_world_model.core.log import JsonlSink
@@ -17,6 +17,7 @@ from jepa_world_model.core.run import Run, atomic_write
 from jepa_world_model.diagnostics.evaluate import evaluate
 from jepa_world_model.experiment.begin import save_sizes
 from jepa_world_model.experiment.build import Experiment, spread
+from jepa_world_model.experiment.faults import faults_state
 from jepa_world_model.experiment.fork import BEST
 from jepa_world_model.experiment.watch import Watch
 
@@ -34,8 +35,10 @@ class Keeper:
         watch: Watch,
         metrics: JsonlSink,
         average: Average | None = None,
+        faults: Faults | None = None,
         told: Callable[[int, Path], None] = lambda step, path: None,
     ) -> None:
+        self.faults = faults or Faults()
         self.told = told  # of each checkpoint, when it is whole
         self.run, self.experiment, self.watch, self.average = run, experiment, watch, average
         self.metrics, self.newest = metrics, -1
@@ -60,6 +63,7 @@ class Keeper:
             "loss_sizes": save_sizes(self.experiment),
             "watch": self.watch.state_dict(),
             "best": self.best,
+            "faults": faults_state(self.faults),
         }
         path = save_checkpoint(
             self.run.checkpoints, step, self.experiment.task.model, self.experiment.optimizer, extra,

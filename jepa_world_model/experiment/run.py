@@ -30,6 +30,7 @@ from jepa_world_model.experiment.begin import Beginning, begin
 from jepa_world_model.experiment.build import Experiment, build, spread
 from jepa_world_model.experiment.compare import APART
 from jepa_world_model.experiment.config import TrainConfig
+from jepa_world_model.experiment.faults import watch_faults
 from jepa_world_model.experiment.keep import Keeper, check_best
 from jepa_world_model.experiment.load import ACTIONS
 from jepa_world_model.experiment.plan import check_planning, plan_hook
@@ -120,11 +121,14 @@ def _announce(start: Beginning, experiment: Experiment, table: ReachTable) -> No
 def _fit(start: Beginning, experiment: Experiment, average: Average | None, table: ReachTable) -> Outcome:
     """The training loop; the first process has the hooks and sinks."""
     cfg, task, optimizer = experiment.cfg, experiment.task, experiment.optimizer
+    sound = None if cfg.skip_non_finite else torch.ones((), dtype=torch.bool, device=experiment.device)
+    faults = watch_faults(start.run, experiment, start.extra)
 
     def step(index: int) -> dict[str, torch.Tensor | float]:
         lr = set_lr(optimizer, cfg.optim, index, cfg.steps)
+        batch, *more = experiment.batches(index)
         values = train_step(
-            task, optimizer, experiment.batch(index), index, max_grad_norm=cfg.optim.max_grad_norm
+            task, optimizer, batch, index, max_grad_norm=cfg.optim.max_grad_norm, more=more, sound=sound
         )
         if average is not None:
             average.update(task.model)
@@ -132,7 +136,7 @@ def _fit(start: Beginning, experiment: Experiment, average: Average | None, tabl
 
     loop = partial(
         fit, step, model=task.model, steps=cfg.steps, start=start.step, streams=task.streams, log_every=cfg.log_every,
-        examples_per_step=cfg.batch_size * cfg.seq_len, should_stop=task.world.any,
+        examples_per_step=cfg.batch_size * cfg.accumulate * cfg.seq_len, should_stop=task.world.any, faults=faults,
     )  # fmt: skip
     if start.step >= cfg.steps:
         loop = partial(_nothing_left, start, cfg)
@@ -144,7 +148,7 @@ def _fit(start: Beginning, experiment: Experiment, average: Average | None, tabl
     with closing([metrics, TerminalSink(cfg.steps, start=start.step), *tracking.trackers]) as sinks:
         tracking.reach(table, start.step)
         watch, hooks = _watching(start, experiment, average, tracking)
-        keeper = Keeper(start.run, experiment, watch, metrics, average, tracking.checkpoint)
+        keeper = Keeper(start.run, experiment, watch, metrics, average, faults, tracking.checkpoint)
         keeper.load_state(start.extra)
         outcome = loop(hooks=[*hooks, *keeper.hooks], sinks=sinks, finish=keeper.save)
     if not outcome.interrupted:
@@ -178,8 +182,8 @@ def _watching(
         tracking.snapshot(done, arrays)
 
     watch = Watch(
-        folder, task, held_out, experiment.batch, seen=seen, every=cfg.grad_report_every, start=start.step,
-        average=average,
+        folder, task, held_out, lambda step: experiment.batches(step)[0], seen=seen, every=cfg.grad_report_every,
+        start=start.step, average=average,
     )  # fmt: skip
     plans = [plan_hook(cfg, task.model, experiment.episodes)] if cfg.plan_every else []
     pictures_every = cfg.eval_every if tracking.trackers else 0  # a report needs the last ones alone

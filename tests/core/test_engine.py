@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from jepa_world_model.core import engine
-from jepa_world_model.core.engine import Hook, Outcome, evaluating, fit
+from jepa_world_model.core.engine import Faults, Hook, Outcome, evaluating, fit
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.rng import Streams, seed_everything
+from jepa_world_model.core.spikes import Spikes
 
 
 class Memory:
@@ -48,7 +49,7 @@ class Training:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        broken = index == self.broken_at
+        broken = index in self.broken_at if isinstance(self.broken_at, set) else index == self.broken_at
         total = loss.detach() * (float("nan") if broken else 1.0)
         return {"loss/total": total, "optim/lr": 0.1, "finite": torch.isfinite(total)}
 
@@ -184,8 +185,13 @@ def test_step_time_is_a_median_without_hooks():
 def test_a_step_that_is_not_finite_is_named_with_its_terms_at_once():
     training, told = Training(), []
     training.broken_at = 6
-    with pytest.raises(UserError, match=r"step 7 was not finite \(loss/total = nan\)"):
-        training.fit(log_every=100, on_non_finite=told.append)
+    with pytest.raises(
+        UserError, match=r"step 7 was not finite \(loss/total = nan\).*check the data; see there"
+    ):
+        training.fit(
+            log_every=100,
+            faults=Faults(on_non_finite=lambda step, values: told.append(step) or "; see there"),
+        )
     assert told == [7]
     assert training.seen[-1] == 6
 
@@ -195,9 +201,37 @@ def test_away_from_the_host_a_step_that_was_not_finite_is_found_at_the_next_reco
     training, told = Training(), []
     training.broken_at = 6
     with pytest.raises(UserError, match=r"step 7 was not finite \(loss/total = nan\)"):
-        training.fit(log_every=10, on_non_finite=told.append)
-    assert told == [10]
+        training.fit(log_every=10, faults=Faults(on_non_finite=lambda step, values: told.append(step) or ""))
+    assert told == [7]
     assert training.seen[-1] == 9
+
+
+def test_steps_that_are_not_finite_are_skipped_up_to_a_limit_and_counted():
+    training, told = Training(), []
+    training.broken_at = {3, 8, 9, 15}
+    faults = Faults(skip=3, on_non_finite=lambda step, values: told.append(step) or "")
+    with pytest.raises(UserError, match=r"step 16 was not finite .* after 3 others that were skipped"):
+        training.fit(log_every=5, faults=faults)
+    assert told == [4, 9, 10, 16]
+    training, faults = Training(), Faults(skip=3)
+    training.broken_at = {3, 8, 9}
+    _, records = training.fit(log_every=5, faults=faults)
+    assert {step: values["fault/skipped"] for step, values in records} == {1: 0, 5: 1, 10: 3, 15: 3, 20: 3}
+
+
+def test_spikes_are_counted_whichever_step_they_fall_on_and_told_with_their_values():
+    told = []
+
+    def step(index: int) -> dict[str, float]:
+        return {"loss/total": 50.0 if index in (33, 57) else 1.0 + index % 3}
+
+    sink = Memory()
+    fit(
+        step, model=nn.Linear(1, 1), steps=80, streams=Streams(0), sinks=[sink], log_every=20,
+        faults=Faults(spikes=Spikes(10), on_spike=lambda step, values: told.append((step, values["loss/total"]))),
+    )  # fmt: skip
+    assert told == [(34, 50.0), (58, 50.0)]
+    assert [values["fault/spikes"] for _, values in sink.records] == [0, 0, 1, 2, 2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
