@@ -315,6 +315,13 @@ def _concat(files: Sequence[Path], folder: Path, extra: str) -> Any:
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"{folder} is not whole: {files[0] if files else 'a parquet folder'} is missing")
     try:
-        return pa.concat_tables([parquet.read_table(file) for file in files], promote_options="default")
-    except (pa.ArrowException, OSError) as error:
+        tables = [parquet.read_table(file) for file in files]
+        [table.column_names for table in tables]  # names are decoded when they are asked for
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{folder} holds a damaged parquet file: {' '.join(str(error).split())}") from None
+    try:
+        return pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowException as error:
+        raise UserError(
+            f"{folder}: its tables have different columns ({' '.join(str(error).split())}); a data set has one width each"
+        ) from None

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from jepa_world_model.cli import main
+from jepa_world_model.data.sources import FORMATS, WriteOptions
 from tests.data.build import SPACES, noisy_store
 
 
@@ -46,6 +47,22 @@ def test_other_formats_are_decoded_into_the_cache_that_training_uses(here, capsy
     assert main(["inspect", "set.h5", "--data.size", "8"]) == 0
     assert "set.h5: hdf5" in capsys.readouterr().out
     assert [p.name[:6] for p in (here / "datasets").iterdir()] == ["set.h5"]
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("format", ["trajectories", "hdf5", "minari", "lerobot", "video"])
+def test_a_truncated_file_of_any_format_ends_with_2_and_one_sentence(here, capsys, format):
+    for package in ("h5py", "minari", "pyarrow", "av"):
+        pytest.importorskip(package)
+    place = here / ("set.h5" if format == "hdf5" else "set")
+    FORMATS[format].write(noisy_store(here / "store"), place, WriteOptions())
+    largest = max((p for p in [place, *place.rglob("*")] if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-2000])
+    assert main(["inspect", str(place)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert place.name in error
 
 
 @pytest.mark.parametrize(

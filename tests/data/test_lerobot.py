@@ -154,6 +154,7 @@ EPISODES, ROWS = "meta/episodes/chunk-000/file-000.parquet", "data/chunk-000/fil
         (column(EPISODES, f"videos/{TOP}/from_timestamp", None), "meta/episodes lacks"),
         (column(EPISODES, "length", None), "no column length"),
         (column(ROWS, "action", pa.array([[0.5] * 5] * 7)), "rows of action differ in length"),
+        (column(ROWS, "action", pa.array([[0.5] * 5] * 7, pa.list_(pa.float32(), 5))), "tables have different columns"),
         (lambda f: [column(p, "action", None)(f) for p in (ROWS, ROWS.replace("file-000", "file-001"))],
          "has no column action; it has"),
     ],

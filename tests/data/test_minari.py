@@ -156,6 +156,13 @@ def test_mismatched_lengths_are_told(tmp_path):
         file["episode_2/actions"] = np.zeros(3, np.int64)
     with pytest.raises(UserError, match=r"episode 2 has 6 frames and 3 actions; 5 actions are needed"):
         open_episodes(tmp_path / "set", cache_dir=tmp_path / "cache")
+    with h5py.File(tmp_path / "set/data/main_data.hdf5", "a") as file:
+        del file["episode_2/actions"]
+        file["episode_2/actions"] = np.zeros((5, 2), np.int64)
+    with pytest.raises(
+        UserError, match=r"episode 2 has actions of 2 numbers; this data set has discrete ones"
+    ):
+        open_episodes(tmp_path / "set", cache_dir=tmp_path / "cache")
 
 
 def test_without_minari_the_extra_is_named(tmp_path, monkeypatch):

@@ -99,6 +99,10 @@ def half(name):
     ("damage", "says"),
     [
         (text("a.csv", "action\n1\n0\n"), "a.mp4 has 4 frames and 2 actions; 3 actions are needed, or 4"),
+        (
+            text("a.csv", "action,state\n1,0\n0,1\n1,2\n"),
+            "a.mp4 has 4 frames and 3 states; each frame needs one",
+        ),
         (text("a.csv", "speed\n1\n0\n1\n"), "no column that begins with action; its columns are speed"),
         (text("a.csv", "action\nleft\nright\nleft\n"), "column action holds text"),
         (text("a.csv", "action\n1,2\n"), "line 2: 2 cells, but the head has 1"),
@@ -128,6 +132,8 @@ def test_what_does_not_fit_gives_one_sentence(tmp_path, damage, says):
     (folder / "a.csv").write_text("action\n1\n0\n1\n")
     (folder / "b.csv").write_text("action\n1\n")
     damage(folder)
+    if "each frame" in says:
+        (folder / "b.csv").write_text("action,state\n1,0\n")
     if says == "b.mp4":  # its own table wins over the common one
         assert len(open_episodes(folder, cache_dir=tmp_path / "cache")) == 2
         return

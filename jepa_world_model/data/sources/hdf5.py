@@ -42,6 +42,13 @@ from jepa_world_model.data.sources.recording import (
 SUFFIXES = (".h5", ".hdf5")
 ORIGIN = "jepa_wm_origin"  # attribute of the file; written by `convert`, not needed
 MINARI = "main_data.hdf5"  # in a folder of Minari's, which has a reader of its own
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)  # what h5py raises, collected by mutating files
 ACTION_KEYS = ("action", "actions")
 
 
@@ -100,9 +107,13 @@ class _opened:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.store.close()
-        if isinstance(error, (OSError, RuntimeError, KeyError, TypeError, AttributeError)):
-            hint = "; its compression may need the package hdf5plugin" if "filter" in str(error) else ""
-            raise UserError(f"{self.file} cannot be read ({one_line(error)}){hint}") from None
+        if isinstance(error, DAMAGE):
+            raise _unreadable(self.file, error) from None
+
+
+def _unreadable(file: Path, error: BaseException) -> UserError:
+    hint = "; its compression may need the package hdf5plugin" if "filter" in str(error) else ""
+    return UserError(f"{file} cannot be read ({one_line(error)}){hint}")
 
 
 def _read_columns(file: Path, store: Any, options: ReadOptions) -> Recording:
@@ -180,11 +191,17 @@ def _is_images(node: Any) -> bool:
 def _pieces(file: Path, nodes: list[tuple[str, slice]]) -> Iterator[Iterable[np.ndarray]]:
     with _opened(file) as store:
         for name, part in nodes:
-            node = store[name]
-            last = node.shape[3] <= 4  # channels come last; else they come first
-            ends = range(part.start, part.stop, PIECE)
-            cut = lambda i, node=node, part=part: node[i : min(i + PIECE, part.stop)]
-            yield (cut(i) if last else cut(i).transpose(0, 2, 3, 1) for i in ends)
+            yield _cuts(file, store[name], part)
+
+
+def _cuts(file: Path, node: Any, part: slice) -> Iterator[np.ndarray]:
+    last = node.shape[3] <= 4  # channels come last; else they come first
+    for i in range(part.start, part.stop, PIECE):
+        try:
+            piece = node[i : min(i + PIECE, part.stop)]
+        except DAMAGE as error:
+            raise _unreadable(file, error) from None
+        yield piece if last else piece.transpose(0, 2, 3, 1)
 
 
 def write(episodes: Episodes, out: Path, options: WriteOptions) -> None:

@@ -128,6 +128,11 @@ def to_store(recording: Recording, out: Path, options: ReadOptions, *, origin: s
                 )  # fmt: skip
                 stack.enter_context(writer)
             states = None if recording.states is None else recording.states[i].astype(np.float32)
+            if states is not None and len(states) != len(frames):
+                name = recording.names[i]
+                raise UserError(
+                    f"{name} has {len(frames)} frames and {len(states)} states; each frame needs one"
+                )
             writer.add(frames, _raw(actions[i], space, recording.names[i]), states)
 
 
