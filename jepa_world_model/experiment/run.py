@@ -62,9 +62,9 @@ def train(cfg: TrainConfig) -> Path:
             outcome = _fit(start, experiment, average, table)
             if world.leads:
                 _conclude(start.run, experiment, outcome)
-        if outcome.interrupted and outcome.signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        return start.run.folder
+    if outcome.interrupted and outcome.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+    return start.run.folder
 
 
 def _conclude(run: Run, experiment: Experiment, outcome: Outcome) -> None:

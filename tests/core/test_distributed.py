@@ -15,7 +15,7 @@ from jepa_world_model.core.optim import OptimConfig, build_optimizer
 from jepa_world_model.core.step import train_step
 from jepa_world_model.core.task import Task
 from tests.core.toy import Model, toy_graph
-from tests.distributed.processes import in_processes, needs_gloo
+from tests.distributed.processes import needs_gloo, of_two
 
 pytestmark = needs_gloo
 SPREAD = Registry()
@@ -112,7 +112,7 @@ def everything(world: World) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict[str, Any]]:
-    return in_processes(everything, tmp_path_factory.mktemp("two"))
+    return of_two(tmp_path_factory, "core")
 
 
 def test_alone_nothing_is_exchanged_or_copied():

@@ -17,7 +17,7 @@ from jepa_world_model.core.config import cli_main
 from jepa_world_model.core.distributed import ALONE
 from jepa_world_model.core.errors import PeerError, UserError
 from jepa_world_model.core.together import joined, own_device
-from tests.distributed.processes import free_port, needs_gloo
+from tests.distributed.processes import free_port, needs_gloo, once
 
 SCRIPT = """
 import os, signal, sys, time
@@ -67,9 +67,12 @@ for port, at in zip(ports, (ask, fail, die)):
 @pytest.fixture(scope="module")
 def said(tmp_path_factory) -> list[list[str]]:
     """What two processes print: a signal on the second, then an error in it, then its death."""
-    ports = [str(free_port()) for _ in range(3)]
-    folder = tmp_path_factory.mktemp("pair")
-    started = []
+    folder = once(tmp_path_factory, "pair", end_together)
+    return [(folder / f"{rank}.txt").read_text().splitlines() for rank in range(2)]
+
+
+def end_together(folder: Path) -> None:
+    ports, started = [str(free_port()) for _ in range(3)], []
     for rank in range(2):
         environment = os.environ | {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
@@ -82,7 +85,6 @@ def said(tmp_path_factory) -> list[list[str]]:
     began = time.monotonic()
     assert started[0].wait(60) == 0
     assert time.monotonic() - began < 30
-    return [(folder / f"{rank}.txt").read_text().splitlines() for rank in range(2)]
 
 
 @needs_gloo

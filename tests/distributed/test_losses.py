@@ -14,7 +14,7 @@ from jepa_world_model.losses.distribution import SigregConfig, SlicedConfig
 from jepa_world_model.losses.geometry_p import ClosureConfig, PairConfig, RankConfig, TemporalDistanceConfig
 from jepa_world_model.losses.measures import ScaleConfig
 from jepa_world_model.losses.prediction import OpenLoopConfig
-from tests.distributed.processes import CONTROL, in_processes, needs_gloo
+from tests.distributed.processes import CONTROL, needs_gloo, of_two
 from tests.losses.world import make_batch, make_task
 
 pytestmark = needs_gloo
@@ -77,7 +77,7 @@ def parts(task, term, world: World) -> dict[str, torch.Tensor]:
 def both(tmp_path_factory) -> tuple[dict, dict]:
     """One process, and two of them that are started once for all losses."""
     torch.set_num_threads(1)
-    return measured(ALONE), in_processes(measured, tmp_path_factory.mktemp("two"), SIZE)[0]
+    return measured(ALONE), of_two(tmp_path_factory, "losses")[0]
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import jepa_world_model_trainer as trainer
 from jepa_world_model.core.log import read_metrics
-from tests.distributed.processes import free_port, needs_gloo
+from tests.distributed.processes import free_port, needs_gloo, once
 from tests.experiment.test_run import TINY
 
 pytestmark = needs_gloo
@@ -37,26 +37,28 @@ def rows(folder: Path) -> list[dict[str, float]]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> tuple[Path, str]:
     """`whole` on one process, `moved` on one, two and one; and what the two processes printed."""
-    here, before = tmp_path_factory.mktemp("runs"), Path.cwd()
-    os.chdir(here)
-    try:
+    here = once(tmp_path_factory, "runs", move)
+    return here / "runs", (here / "said.txt").read_text()
+
+
+def move(here: Path) -> None:
+    # As docs/scaling.md says it.
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    line = page.partition("\ntorchrun ")[2].partition("  #")[0].replace("--name two", "--name moved")
+    told = shlex.split(line.replace("jepa_world_model_trainer.py", str(ROOT / "jepa_world_model_trainer.py")))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--master-port", str(free_port())]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
         assert trainer.main([*FLAGS, "--steps", "6", "--name", "whole"]) == 0
         assert trainer.main([*FLAGS, "--steps", "2", "--name", "moved"]) == 0
-        # As docs/scaling.md says it.
-        page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-        line = page.partition("\ntorchrun ")[2].partition("  #")[0].replace("--name two", "--name moved")
-        told = shlex.split(
-            line.replace("jepa_world_model_trainer.py", str(ROOT / "jepa_world_model_trainer.py"))
-        )
-        launch = [sys.executable, "-m", "torch.distributed.run", "--master-port", str(free_port())]
-        command = [*launch, *told, *FLAGS, "--steps", "4", "--resume"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [*launch, *told, *FLAGS, "--steps", "4", "--resume"],
+            env=environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         assert trainer.main([*FLAGS, "--steps", "6", "--name", "moved", "--resume"]) == 0
-    finally:
-        os.chdir(before)
-    return here / "runs", done.stdout + done.stderr
+    (here / "said.txt").write_text(done.stdout + done.stderr)
 
 
 def test_numbers_of_a_run_do_not_depend_on_the_number_of_its_processes(runs):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from jepa_world_model.core.log import read_metrics
 from jepa_world_model.vla_ki.train import train_main
-from tests.distributed.processes import free_port, needs_gloo
+from tests.distributed.processes import free_port, needs_gloo, once
 from tests.vla_ki.tiny import flags, words
 
 for package in ("tokenizers", "pyarrow", "av"):
@@ -40,12 +40,17 @@ def resume(rank: int, port: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(place) -> tuple[Path, Path]:
+def runs(place, tmp_path_factory) -> tuple[Path, Path]:
     """Four steps on one process; two on one and two on two."""
-    train_main(flags(place, name="on-one", **MIX))
-    train_main(flags(place, name="moved", steps=2, **MIX))
-    mp.spawn(resume, args=(free_port(), str(place / "runs" / "moved")), nprocs=2)
-    return place / "runs" / "on-one", place / "runs" / "moved"
+
+    def make(folder: Path) -> None:
+        train_main(flags(place, name="on-one", **MIX))
+        train_main(flags(place, name="moved", steps=2, **MIX))
+        mp.spawn(resume, args=(free_port(), str(place / "runs" / "moved")), nprocs=2)
+        (folder / "where").write_text(str(place / "runs"))
+
+    where = Path((once(tmp_path_factory, "ki-runs", make) / "where").read_text())
+    return where / "on-one", where / "moved"
 
 
 def rows(folder: Path) -> dict[int, dict[str, float]]:
