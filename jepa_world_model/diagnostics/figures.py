@@ -257,6 +257,10 @@ def all_figures(arrays: Arrays) -> dict[str, Any]:
         made["trajectories"] = trajectories(arrays)
     if "increments" in arrays:
         made["increments"] = increments(arrays)
+    if "map_seen" in arrays:
+        from jepa_world_model.diagnostics.pose_pictures import pose_map_figure  # which draws with this file
+
+        made["pose_map"] = pose_map_figure(arrays)
     return made
 
 

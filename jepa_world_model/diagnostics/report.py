@@ -13,6 +13,7 @@ from jepa_world_model.diagnostics import report_pictures as pictures
 from jepa_world_model.diagnostics.gradients import gradient_tables
 from jepa_world_model.diagnostics.graph_picture import graph_svg, latents_of
 from jepa_world_model.diagnostics.page import Section, details, escape, missing, number, page, table
+from jepa_world_model.diagnostics.pose_pictures import pose_map
 from jepa_world_model.diagnostics.reach_picture import closed_gates, reach_table
 from jepa_world_model.diagnostics.records import Record, read_run
 from jepa_world_model.diagnostics.scorecard import HEADLINES, METRICS, RIVALS, Metric, find
@@ -29,7 +30,7 @@ def write_report(run_folder: str | Path) -> Path:
     sections = [
         _summary(record), _reach(record), _graph(record), _evaluation(record), _losses(record),
         _norms(record), _pulls(record), pictures.reconstructions(record), pictures.rollouts(record),
-        pictures.projection(record), pictures.trajectories(record), pictures.increments(record),
+        pictures.projection(record), pictures.trajectories(record), pictures.increments(record), pose_map(record),
         _throughput(record), _settings(record),
     ]  # fmt: skip
     path = record.folder / "report.html"

@@ -17,6 +17,7 @@ from jepa_world_model.diagnostics.evaluate import array, held_states, measuring,
 WINDOWS = 3  # shown as pictures
 PATHS = 12  # shown as trajectories
 POINTS = 1500  # shown in a projection or among increments
+MAPPED = 128  # windows on the map of poses
 STEPS = 8  # of an open-loop rollout
 
 
@@ -27,6 +28,8 @@ def take_snapshot(task: Task, batch: Batch) -> dict[str, np.ndarray]:
     open_loop_true, open_loop [n,K+1,C,H,W] uint8: pictures beside what is decoded from a self-fed rollout
     z_plane, h_plane [N,2], z_share, h_share [2]: principal axes of the states, and the variance these hold
     place [N,2]: the true positions of the same frames
+    map_seen, map_counted [m,T,Dp], map_place [m,T,2]: the pose measured on each frame, the integrated one from the same
+    origin, and the true positions; only with a pose measurement
     pose [n,T,Dp], path [n,T,2]: integrated poses, and the true way since the window's first frame
     increments [M,Dp], increment_action, increment_noop, increment_moved [M]; increment_code [M,A] the encoded
     actions; action_names [A] and action_kind
@@ -34,6 +37,7 @@ def take_snapshot(task: Task, batch: Batch) -> dict[str, np.ndarray]:
     with measuring(task.model):
         states = held_states(task, batch)
         found = _pictures(states) | _open_loop(task, states)
+        found |= _map(task, batch, states)
     return found | _planes(task, batch, states) | _poses(task, batch, states)
 
 
@@ -79,6 +83,16 @@ def _planes(task: Task, batch: Batch, states: Mapping[str, Any]) -> dict[str, np
             if place is not None:
                 found["place"] = place[:, first:].reshape(-1, place.shape[-1])[chosen].astype(np.float32)
     return found
+
+
+def _map(task: Task, batch: Batch, states: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if "p" not in states or not hasattr(task.model, "pose_measurement"):
+        return {}
+    first, place = warmup(task), position(batch)
+    seen = array(task.model.pose_measurement(states["z"][:MAPPED, first:].float()))
+    counted = array(states["p"][:MAPPED, first:])
+    found = {"map_seen": seen, "map_counted": counted - counted[:, :1] + seen[:, :1]}
+    return found if place is None else found | {"map_place": place[:MAPPED, first:].astype(np.float32)}
 
 
 def _poses(task: Task, batch: Batch, states: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -94,10 +94,10 @@ def imagined_increments(dynamics: Dynamics, frames: np.ndarray, actions: Tensor)
 
 @dataclass(frozen=True)
 class PoseMap:
-    """Measured and imagined poses along windows, as arrays for numbers and pictures."""
+    """Measured and counted poses along windows, as arrays for numbers and pictures."""
 
     measured: np.ndarray  # [B,T,Dp] each frame alone
-    imagined: np.ndarray  # [B,T,Dp] integrated from the first frame along the actions, frames never seen
+    imagined: np.ndarray  # [B,T,Dp] integrated from the first frame along the actions
     step: float  # the median measured move
     drift: np.ndarray  # [B,T] distance of the two in median moves; drift[:, 0] = 0
     plane: np.ndarray  # [2,Dp] the two main directions of the measured poses
@@ -122,13 +122,20 @@ def pose_map(dynamics: Dynamics, frames: Tensor, actions: Tensor) -> PoseMap:
     for t in range(T - 1):
         state = dynamics.step(state, actions[:, t].to(poses[0].device))
         poses.append(dynamics.read(state, "p"))
-    imagined = torch.stack(poses, 1).cpu().numpy()
+    return map_of(measured, torch.stack(poses, 1).cpu().numpy())
+
+
+def map_of(measured: np.ndarray, imagined: np.ndarray) -> PoseMap:
+    """The map of poses that are there already, both [B,T,Dp] in one frame of reference.
+
+    Errors: ValueError where the measured pose never moves.
+    """
     length = np.linalg.norm(np.diff(measured.astype(np.float64), axis=1), axis=-1)
     moving = length[length > 0.25 * np.quantile(length, 0.9)]
     step = float(np.median(moving)) if len(moving) else 0.0
     if step <= 0:
         raise ValueError("the measured pose never moves along these windows, so there is no map to draw")
-    cloud = measured.reshape(B * T, -1).astype(np.float64)
+    cloud = measured.reshape(-1, measured.shape[-1]).astype(np.float64)
     middle = cloud.mean(0)
     axes = np.linalg.svd(cloud - middle, full_matrices=False)[2][:2]
     plane = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))

@@ -125,6 +125,8 @@ def snapshot_arrays(seed: int = 0, size: int = 32) -> dict[str, np.ndarray]:
         "h_plane": np.tanh(flat @ lift / 9) + 0.05 * rng.normal(size=flat.shape),
         "h_share": np.array([0.6, 0.2]),
         "pose": pose[:12].astype(np.float32), "path": (place - place[:, :1])[:12].astype(np.float32),
+        "map_seen": (place @ turn + 0.1 * rng.normal(size=place.shape)).astype(np.float32),
+        "map_counted": (pose + place[:, :1] @ turn).astype(np.float32), "map_place": place.astype(np.float32),
         "increments": delta.reshape(-1, 2).astype(np.float32), "increment_action": action.reshape(-1),
         "increment_code": np.eye(5, dtype=np.float32)[action.reshape(-1)],
         "increment_noop": action.reshape(-1) == 0,

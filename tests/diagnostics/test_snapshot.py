@@ -28,6 +28,13 @@ def test_an_oracle_imagines_what_happens():
     assert shots["action_names"].tolist() == ["stay", "right", "left", "up", "down"]
 
 
+def test_a_measured_pose_and_the_counted_one_share_their_origin():
+    shots = take_snapshot(oracle(pose_measurement=lambda z: z + 5), BATCH)
+    np.testing.assert_allclose(shots["map_seen"], shots["map_place"] + 5, atol=1e-5)
+    np.testing.assert_allclose(shots["map_counted"], shots["map_seen"], atol=1e-5)
+    assert "map_seen" not in take_snapshot(oracle(), BATCH)
+
+
 def test_what_is_not_built_or_not_told_is_absent():
     blind = take_snapshot(oracle(without=("decoder",)), BATCH)
     assert not {"frames", "x_hat", "open_loop"} & set(blind)
