@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
 
 def pages(folder: Path) -> dict[str, str]:
     """The generated pages by file name, as they should be. Recipes are read from configs/ beside the folder."""
-    found = recipes(folder.resolve().parent / "configs" / "recipes")
+    found = recipes(folder.resolve().parent / "configs")
     return {
         "losses.md": losses_markdown(),
         "configuration.md": configuration_markdown(),

@@ -12,8 +12,9 @@ from jepa_world_model.losses import LOSSES
 
 
 def recipes(folder: Path) -> dict[str, TrainConfig]:
-    """The configurations below `folder`, by name."""
-    return {path.stem: from_toml(TrainConfig, path) for path in sorted(folder.glob("*.toml"))}
+    """The recommended configuration and those of configs/recipes/, by name. folder: configs/."""
+    paths = [folder / "recommended.toml", *sorted((folder / "recipes").glob("*.toml"))]
+    return {path.stem: from_toml(TrainConfig, path) for path in paths}
 
 
 def recipes_markdown(found: dict[str, TrainConfig]) -> str:
