@@ -16,6 +16,7 @@ COMMANDS = {  # name -> (module, or module:function, that takes the flags; what 
     "gradients": ("jepa_world_model.commands.gradients", "show and prove which loss moves which module"),
     "plan": ("jepa_world_model.commands.plan", "plan with a run in closed loop, beside chance and an oracle"),
     "report": ("jepa_world_model.commands.report", "write the report page of a run again"),
+    "diagnose": ("jepa_world_model.commands.diagnose", "question a run's model and name its fault"),
     "export": ("jepa_world_model.commands.export", "write a run's model for others: weights, card, programs"),
     "runs": ("jepa_world_model.commands.runs", "write or serve one page over many runs, to compare them"),
     "diff": ("jepa_world_model.commands.diff", "tell what two runs or configurations differ in"),

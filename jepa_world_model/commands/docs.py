@@ -12,6 +12,7 @@ from jepa_world_model.commands.docs_recipes import picture_name, recipe_picture,
 from jepa_world_model.core.config import field_comments
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.run import atomic_write
+from jepa_world_model.diagnostics.dashboard import panels_markdown
 from jepa_world_model.diagnostics.graph_picture import graph_svg
 from jepa_world_model.experiment import TrainConfig, build_task
 from jepa_world_model.losses.docs import gradients_markdown, losses_markdown
@@ -40,6 +41,7 @@ def pages(folder: Path) -> dict[str, str]:
     return {
         "losses.md": losses_markdown(),
         "configuration.md": configuration_markdown(),
+        "diagnostics.md": panels_markdown(),
         "gradients.md": within(folder / "gradients.md", gradients_markdown()),
         "recipes.md": within(folder / "recipes.md", recipes_markdown(found)),
         "latent_graph.svg": latent_graph(),

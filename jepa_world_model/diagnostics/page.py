@@ -70,15 +70,15 @@ def details(summary: str, content: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
-def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The whole document."""
+def page(title: str, subtitle: str, sections: Sequence[Section], *, style: str = "") -> str:
+    """The whole document; style: further rules."""
     links = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in sections[1:])
     parts = "".join(_section(part, first=part is sections[0]) for part in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{STYLE}</style></head><body>'
+        f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{STYLE}{style}</style></head><body>'
         f"<header><p>{escape(subtitle)}</p><h1>{escape(title)}</h1></header><main>{parts}</main>"
         f"</body></html>\n"
     ).replace("<!--contents-->", f"<nav>{links}</nav>")

@@ -38,6 +38,7 @@ class Record:
     snapshot: dict[str, np.ndarray]
     gradients: list[dict[str, Any]]  # rows of gradients.jsonl
     advice: list[str]  # sentences of advice.json
+    diagnostics: dict[str, Any]  # diagnostics.json
 
     @property
     def last_step(self) -> int:
@@ -81,6 +82,7 @@ def read_run(folder: Path) -> Record:
         broken=broken,
         snapshot=load_snapshot(folder),
         gradients=_gradient_rows(folder / "gradients.jsonl"),
+        diagnostics=_json(folder / "diagnostics.json"),
         advice=[one["text"] for one in _json(folder / "advice.json").get("advice", [])],
     )
 

@@ -23,13 +23,13 @@ def write_report(run_folder: str | Path) -> Path:
     """Write report.html from what lies in the run folder, whole or not at all, and return its path.
 
     Reads config.toml, changes.json, environment.json, reach.json, graph.json, metrics.jsonl, snapshot.npz,
-    gradients.jsonl and advice.json; a section whose input is missing says so. Errors: UserError for a folder or file that
-    cannot be read.
+    gradients.jsonl, diagnostics.json and advice.json; a section whose input is missing says so. Errors:
+    UserError for a folder or file that cannot be read.
     """
     record = read_run(Path(run_folder))
     sections = [
-        _summary(record), _reach(record), _graph(record), _evaluation(record), _losses(record),
-        _norms(record), _pulls(record), pictures.reconstructions(record), pictures.rollouts(record),
+        _summary(record), _reach(record), _graph(record), _evaluation(record), _diagnostics(record),
+        _losses(record), _norms(record), _pulls(record), pictures.reconstructions(record), pictures.rollouts(record),
         pictures.projection(record), pictures.trajectories(record), pictures.increments(record), pose_map(record),
         _throughput(record), _settings(record),
     ]  # fmt: skip
@@ -131,6 +131,7 @@ def _verdict(metric: Metric, value: float) -> str:
 
 def _troubles(record: Record) -> list[str]:
     found = [f"Reach: {words}." for words in record.reach.get("faults", [])]
+    found += [f"{one['title']}: {one['text']}" for one in record.diagnostics.get("faults", [])]
     if record.broken:
         worst = sorted(record.broken.items(), key=lambda item: -item[1])[:4]
         found.append("Not finite: " + ", ".join(f"{name} ({count} records)" for name, count in worst) + ".")
@@ -187,6 +188,20 @@ def _evaluation(record: Record) -> Section:
     listing = table(rows, ("metric", "last", "bar", "meaning"))
     body = charts.charts(cards) + details("All metrics", listing) if cards else listing
     return Section("evaluation", title, look, body)
+
+
+def _diagnostics(record: Record) -> Section:
+    """The verdicts of the dashboard, which has a page of its own."""
+    told, title = record.diagnostics, "Diagnostics"
+    if not told:
+        words = "This part needs diagnostics.json, which `jepa-wm diagnose` writes."
+        return Section("diagnostics", title, "", missing(words))
+    rows = [
+        (escape(one["title"]), escape(one["verdict"]), escape(one["sentence"]))
+        for one in told["panels"].values()
+    ]
+    look = f'{escape(told["summary"])}. <a href="diagnostics.html">The whole page</a>'
+    return Section("diagnostics", title, look, details("All panels", table(rows)))
 
 
 def _rank_of(name: str) -> tuple[int, str]:

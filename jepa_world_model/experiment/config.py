@@ -88,6 +88,9 @@ class TrainConfig:
         0.0  # decay of a moving average of the weights, which is evaluated and kept beside them; 0: none
     )
     report: bool = True  # write report.html at the end
+    diagnostics: bool = (
+        True  # question the model at the end: diagnostics.html and diagnostics.json, a few seconds
+    )
     detach_z_from_h_and_p: bool = True  # cut every edge from z into h, rollouts and whatever feeds h and p
     detach_decoder: bool = False  # cut z -> x_hat: reconstruction trains the decoder alone
     gates: dict[str, float] = field(

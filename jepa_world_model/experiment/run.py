@@ -23,6 +23,7 @@ from jepa_world_model.core.run import Run, atomic_write, environment
 from jepa_world_model.core.step import train_step
 from jepa_world_model.core.together import joined
 from jepa_world_model.data.episodes import describe
+from jepa_world_model.diagnostics.dashboard import write_dashboard
 from jepa_world_model.diagnostics.records import save_snapshot
 from jepa_world_model.diagnostics.report import write_report
 from jepa_world_model.diagnostics.snapshot import take_snapshot
@@ -30,6 +31,7 @@ from jepa_world_model.experiment.begin import Beginning, begin
 from jepa_world_model.experiment.build import Experiment, build, spread
 from jepa_world_model.experiment.compare import APART
 from jepa_world_model.experiment.config import TrainConfig
+from jepa_world_model.experiment.diagnose import examine
 from jepa_world_model.experiment.faults import watch_faults
 from jepa_world_model.experiment.keep import Keeper, check_best
 from jepa_world_model.experiment.load import ACTIONS
@@ -61,22 +63,35 @@ def train(cfg: TrainConfig) -> Path:
                 _announce(start, experiment, table)
             outcome = _fit(start, experiment, average, table)
             if world.leads:
-                _conclude(start.run, experiment, outcome)
+                _conclude(start.run, experiment, average, outcome)
     if outcome.interrupted and outcome.signal == signal.SIGINT:
         raise KeyboardInterrupt
     return start.run.folder
 
 
-def _conclude(run: Run, experiment: Experiment, outcome: Outcome) -> None:
-    """What a run ends with: how to go on, the report, the folder."""
+def _conclude(run: Run, experiment: Experiment, average: Average | None, outcome: Outcome) -> None:
+    """What a run ends with: how to go on, the diagnostics, the report, the folder."""
     say = print
     if outcome.interrupted:
         say(
             f"stopped after step {outcome.step}; continue with --config {run.config} --name {run.name} --resume"
         )
-    elif experiment.cfg.report:
+    elif experiment.cfg.diagnostics:
+        say(f"diagnostics: {_question(run, experiment, average, outcome.step)}")
+    if experiment.cfg.report and not outcome.interrupted:
         say(f"report: {write_report(run.folder)}")
     say(f"run:    {run.folder}")
+
+
+def _question(run: Run, experiment: Experiment, average: Average | None, step: int) -> str:
+    """Write the dashboard; its summary and its page."""
+    task = experiment.task.alone()
+    try:
+        with average.applied(task.model) if average else nullcontext():
+            found = examine(task, experiment.cfg, experiment.episodes, experiment.held_out, step=step)
+    except UserError as error:  # a model of few parts is no reason to fail a run that is done
+        return f"none: {error}"
+    return f"{found.summary}\n             {write_dashboard(run.folder, found)}"
 
 
 def _announce(start: Beginning, experiment: Experiment, table: ReachTable) -> None:

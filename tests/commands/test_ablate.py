@@ -31,7 +31,7 @@ TINY = [
     "--model.image-size", "32", "--model.encoder-schedule", "8", "8", "--model.decoder-schedule", "8", "8",
     "--model.z-dim", "8", "--model.state-dim", "8", "--model.hidden-dim", "16", "--model.pose-dim", "2",
     "--seq-len", "5", "--rollout-horizon", "4", "--steps", "3", "--batch-size", "2", "--eval-windows", "4",
-    "--no-report", "--checkpoint-every", "1", "--data.episodes", "6", "--data.length", "12",
+    "--no-report", "--no-diagnostics", "--checkpoint-every", "1", "--data.episodes", "6", "--data.length", "12",
     "--data.options", "size", "32", "cells", "4", "layout", "open",
 ]  # fmt: skip
 

@@ -19,7 +19,14 @@ def pages():
 
 
 def test_every_generated_page_is_up_to_date(pages):
-    assert {"losses.md", "configuration.md", "gradients.md", "recipes.md", "latent_graph.svg"} <= set(pages)
+    assert {
+        "losses.md",
+        "configuration.md",
+        "diagnostics.md",
+        "gradients.md",
+        "recipes.md",
+        "latent_graph.svg",
+    } <= set(pages)
     for name, text in pages.items():
         assert (DOCS / name).read_text(encoding="utf-8") == text, f"docs/{name} is stale; run `jepa-wm docs`"
 

@@ -82,7 +82,7 @@ def test_sections_say_what_they_need_when_there_is_nothing(tmp_path):
     text = write_report(tmp_path).read_text()
     for needed in ("reach.json", "metrics.jsonl", "snapshot.npz", "config.toml", "gradients.jsonl"):
         assert f"{needed}" in text
-    assert text.count('class="missing"') == 14
+    assert text.count('class="missing"') == 15
 
 
 def test_missing_folders_and_broken_files_are_one_sentence(tmp_path):

@@ -19,7 +19,7 @@ TINY = [
     "--model.pose-dim", "2", "--seq-len", "6", "--rollout-horizon", "4", "--batch-size", "4", "--log-every", "1",
     "--data.options", "size", "16", "cells", "5", "layout", "open",
     "--data.episodes", "12", "--data.length", "14", "--eval-windows", "6",
-    "--precision", "fp32", "--threads", "1",
+    "--precision", "fp32", "--threads", "1", "--no-diagnostics",
 ]  # fmt: skip
 
 
