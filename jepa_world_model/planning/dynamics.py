@@ -17,6 +17,7 @@ from jepa_world_model.core.errors import UserError
 from jepa_world_model.data.batch import ActionSpace
 from jepa_world_model.latents import Settings
 from jepa_world_model.models.world_model import WorldModel
+from jepa_world_model.planning.fast_step import FastStep
 
 State = Any  # a tensor, or a nested tuple or dict of tensors with a leading N
 
@@ -128,6 +129,7 @@ class WorldModelDynamics(Dynamics):
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
         self.device = next(model.parameters()).device
+        self._fast: FastStep | None = None
         self.latents = ("z", "h", *(["p"] if pose else []))
         self.goal_latents = ("z", *(["h"] if lifts else []), *(["p"] if self.measures else []))
 
@@ -164,10 +166,20 @@ class WorldModelDynamics(Dynamics):
 
     def step(self, state: State, action: Tensor) -> State:
         """One self-fed step, as `rollout` takes it in training."""
+        if self.precision == "bf16" and not torch.is_grad_enabled() and state["z"].device.type == "cpu":
+            return self._fast_step(state, action)
         with self._autocast():
             h = self._h_after(state, action)
             after = {"z": self.model.h_to_z(h).float(), "h": h}
             return after | self._pose_after(state, action)
+
+    def _fast_step(self, state: State, action: Tensor) -> State:
+        if self._fast is None or not self._fast.is_current():
+            self._fast = FastStep(self.model)
+        h = torch.zeros_like(state["h"]) if self.settings.force_h_zero else state["h"]
+        z, h = self._fast(state["z"], h, action)
+        with self._autocast():
+            return {"z": z, "h": h} | self._pose_after(state, action)
 
     def _pose_after(self, state: State, action: Tensor) -> dict[str, Tensor]:
         if not self.pose:
