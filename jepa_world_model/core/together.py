@@ -25,6 +25,7 @@ PATIENCE = datetime.timedelta(
 )  # for one exchange: process 0 may evaluate meanwhile; a death is seen sooner
 LOOK_S = 1.0  # between two looks at the others
 GRACE_S = 8.0  # for a process to end by itself after another has failed; then it is ended
+DIED = "it died without a word: killed, perhaps for want of memory?"
 EXCHANGE = (
     "gloo",
     "NCCL",
@@ -52,13 +53,15 @@ def joined(device: str = "auto") -> Iterator[World]:
     try:
         world.barrier()
         yield world
+        watch.conclude_well()
         world.barrier()
     except BaseException as problem:
         told = watch.conclude(problem)
         if told is None:
             raise
         raise PeerError(told) from problem
-    watch.stop()
+    watch.over.set()
+    watch.join()
     dist.destroy_process_group()
 
 
@@ -129,12 +132,12 @@ class _Watch(threading.Thread):
             told = self.failure()
             if told is None:
                 self._meet()
-                for rank, pid in self.peers.items():
-                    if not _alive(pid) and not self.store.check([f"done/{rank}"]):
-                        self.tell(rank, "it died without a word: killed, perhaps for want of memory?")
+                for rank in self._dead():
+                    if not self.store.check([f"done/{rank}"]):
+                        self.tell(rank, DIED)
                 told = self.failure()
-        except RuntimeError:
-            return f"process {self.world.rank} lost the process that all met at, 0 or torchrun itself"
+        except RuntimeError:  # the store is gone, and with it the process that held it: 0, or torchrun
+            return self._lost()
         return None if told is None or told[0] == self.world.rank else told[1]
 
     def _meet(self) -> None:
@@ -145,6 +148,17 @@ class _Watch(threading.Thread):
             house, pid = json.loads(self.store.get(f"pid/{rank}"))
             if house == _house():
                 self.peers[rank] = pid
+
+    def _dead(self) -> list[int]:
+        """The processes of this machine that run no more."""
+        return [rank for rank, pid in self.peers.items() if not _alive(pid)]
+
+    def _lost(self) -> str:
+        """What is known when nothing can be asked any more."""
+        dead = self._dead()
+        if dead:
+            return f"process {dead[0]} of {self.world.size} failed: {DIED}"
+        return f"process {self.world.rank} lost the others; see what the first of them, or torchrun, says"
 
     def failure(self) -> tuple[int, str] | None:
         """The process that failed first, and a sentence on it."""
@@ -172,16 +186,14 @@ class _Watch(threading.Thread):
             if told is None:
                 self.tell(self.world.rank, _sentence(problem))
         except RuntimeError:
-            return f"process {self.world.rank} lost the others: {_sentence(problem)}" if broken else None
+            return self._lost() if broken else None
         finally:
             self.over.set()
         return told[1] if broken and told is not None else None
 
-    def stop(self) -> None:
-        """All went well here."""
-        self.store.set(f"done/{self.world.rank}", "1")
-        self.over.set()
-        self.join()
+    def conclude_well(self) -> None:
+        """All went well here: to end is no failure. Before the last wait, after which the store may be gone."""
+        self.main.set(f"done/{self.world.rank}", "1")
 
 
 def _sentence(problem: BaseException) -> str:
