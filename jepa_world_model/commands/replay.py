@@ -25,16 +25,15 @@ def main(argv: Sequence[str]) -> int:
     about, found = replay(own.folder, own.weights)
     told = {name: NON_FINITE.get(value, value) for name, value in about["values"].items()}
     print(
-        f"step {about['step']}, {len(found)} batch{'es' if len(found) > 1 else ''}, process {about['process']}\n"
+        f"step {about['step']}, {len(found)} batch{'es' if len(found) > 1 else ''}, "
+        f"{about['processes']} process{'es' if about['processes'] > 1 else ''}\n"
     )
     for number, one in enumerate(found):
         print("\n".join(lines(one, told, f"batch {number}: " if len(found) > 1 else "")))
     if not about["not_finite"] and all(math.isfinite(value) for value in told.values()):
         return 0
     if all(one.is_sound for one in found):
-        print(
-            "\neverything is finite here: it was not finite on another device, in another precision or another process"
-        )
+        print("\neverything is finite here: it was not finite on another device or in another precision")
         return 1
     return 0
 

@@ -24,7 +24,8 @@ PATIENCE = datetime.timedelta(
     hours=1
 )  # for one exchange: process 0 may evaluate meanwhile; a death is seen sooner
 LOOK_S = 1.0  # between two looks at the others
-GRACE_S = 8.0  # for a process to end by itself after another has failed; then it is ended
+GRACE_S = 20.0  # for a process to end by itself after another has failed; then it is ended
+WAIT_S = 8.0  # after a broken exchange, for the word of the process that broke it
 DIED = "it died without a word: killed, perhaps for want of memory?"
 EXCHANGE = (
     "gloo",
@@ -178,7 +179,7 @@ class _Watch(threading.Thread):
             # torchrun ends the others by SIGTERM as soon as one is gone; this one ends by itself and says why.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
-            until = time.monotonic() + (GRACE_S if broken else 0)
+            until = time.monotonic() + (WAIT_S if broken else 0)
             told = self.failure()
             while told is None and time.monotonic() < until:
                 time.sleep(0.1)

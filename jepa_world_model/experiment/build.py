@@ -115,10 +115,18 @@ class Experiment:
         count = self.cfg.accumulate
         return tuple(self.batch(step * count + number) for number in range(count))
 
+    def whole_batches(self, step: int) -> tuple[Batch, ...]:
+        """The same of all processes together, in host memory."""
+        count = self.cfg.accumulate
+        return tuple(self._whole.batch(step * count + number) for number in range(count))
+
     def first_windows(self, n: int) -> Batch:
         """The first n windows of the first batch, the same on every process."""
-        whole = Loader(self.loader.windows, self.loader.batch_size, self.task.streams, DATA)
-        return self.loader.windows.batch(whole.indices(0)[:n]).to(self.device)
+        return self.loader.windows.batch(self._whole.indices(0)[:n]).to(self.device)
+
+    @property
+    def _whole(self) -> Loader:
+        return Loader(self.loader.windows, self.loader.batch_size, self.task.streams, DATA)
 
 
 def build(cfg: TrainConfig, world: World = ALONE) -> Experiment:

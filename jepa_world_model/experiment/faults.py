@@ -68,7 +68,7 @@ def save_fault(
     place: Path, experiment: Experiment, step: int, values: Mapping[str, float], *, weights: bool
 ) -> None:
     """Write a step's batches, terms and configuration, with `weights` also the model as it is now."""
-    task, batches = experiment.task, experiment.batches(step - 1)
+    task, batches = experiment.task, experiment.whole_batches(step - 1)
     model = {name: value.detach().cpu().contiguous() for name, value in task.model.state_dict().items()}
     tensors = [tensor for batch in batches for tensor in batch.tensors().values()]
     require_space(
@@ -85,7 +85,7 @@ def save_fault(
     about = {
         "step": step, "values": {name: jsonable(value) for name, value in values.items()},
         "not_finite": [name for name, value in values.items() if not math.isfinite(value)],
-        "space": batches[0].space.to_json(), "batches": len(batches), "process": task.world.rank,
+        "space": batches[0].space.to_json(), "batches": len(batches), "processes": task.world.size,
     }  # fmt: skip
     atomic_write(draft / ABOUT, json.dumps(about, indent=1) + "\n")
     shutil.copy(place.parents[1] / "config.toml", draft / "config.toml")
