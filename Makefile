@@ -31,7 +31,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,atari,vla,data,docs,hub,tensorboard]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,atari,vla,data,docs,hub,tensorboard]" minigrid
 	touch $@
 
 clean:

@@ -45,7 +45,9 @@ def test_other_formats_are_decoded_into_the_cache_that_training_uses(here, capsy
     assert main(["convert", "store", "set.h5", "--to", "hdf5"]) == 0
     capsys.readouterr()
     assert main(["inspect", "set.h5", "--data.size", "8"]) == 0
-    assert "set.h5: hdf5" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "set.h5: hdf5" in out
+    assert "data     set.h5: 3 episodes" in out
     assert [p.name[:6] for p in (here / "datasets").iterdir()] == ["set.h5"]
 
 

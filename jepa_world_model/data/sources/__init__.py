@@ -7,6 +7,7 @@ a store; the training loop never decodes an image or a video.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from jepa_world_model.core.errors import UserError
@@ -66,7 +67,7 @@ def open_episodes(
     cache = Path(cache_dir) / f"{path.resolve().name}-{key}"
     write_once(cache, lambda: to_store(format.read(path, options), cache, options, origin=str(path)))
     try:
-        return open_store(cache, verify=verify)
+        return replace(open_store(cache, verify=verify), name=path.name)
     except UserError as error:
         raise UserError(f"{error}; this is the cache of {path}: delete {cache} to build it again") from None
 

@@ -14,6 +14,8 @@ The last action of an episode is ignored: what it led to is not among the frames
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -99,6 +101,8 @@ class _opened:
     def __enter__(self) -> Any:
         self.store = None
         h5py = _h5py()
+        with contextlib.suppress(ImportError):  # registers the filters of compressed files where it is there
+            importlib.import_module("hdf5plugin")
         try:
             self.store = h5py.File(self.file, "r")
         except (OSError, RuntimeError) as error:
