@@ -22,7 +22,9 @@ DATA, ENVIRONMENTS = ROOT / "docs" / "data.md", ROOT / "docs" / "environments.md
 def commands(path: Path) -> list[list[str]]:
     """The words of every command in the blocks of a page, in order."""
     blocks = re.findall(r"```\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-    return [shlex.split(line)[1:] for body in blocks for line in body.splitlines() if line]
+    return [
+        shlex.split(line)[1:] for body in blocks for line in body.replace("\\\n", " ").splitlines() if line
+    ]
 
 
 @pytest.mark.extra
