@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from jepa_world_model import __version__
 
@@ -26,7 +28,7 @@ COMMANDS = {  # name -> (module, or module:function, that takes the flags; what 
         "compare runs with losses left out or added, or gates turned",
     ),
     "ki-train": (
-        "jepa_world_model.vla_ki.train:train_main",
+        "jepa_world_model.vla_ki.train:train_command",
         "train a vision-language-action model, insulated",
     ),
     "ki-eval": (
@@ -50,6 +52,15 @@ def usage() -> str:
     )
 
 
+def report(folder: Path) -> int:
+    """Write the page of a finished run; of several processes the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        from jepa_world_model.diagnostics.report import write_report
+
+        print(f"report: {write_report(folder)}", file=sys.stderr)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; 0 when it went well, 1 when a check failed, 2 for what the user can mend."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -67,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[0] not in COMMANDS:
             raise UserError(unknown("command", argv[0], COMMANDS))
         module, _, function = COMMANDS[argv[0]][0].partition(":")
-        return getattr(importlib.import_module(module), function or "main")(argv[1:])
+        done = getattr(importlib.import_module(module), function or "main")(argv[1:])
+        return report(done) if isinstance(done, Path) else done
 
     return cli_main(run)
 

@@ -23,18 +23,23 @@ def write_report(run_folder: str | Path) -> Path:
     """Write report.html from what lies in the run folder, whole or not at all, and return its path.
 
     Reads config.toml, changes.json, environment.json, reach.json, graph.json, metrics.jsonl, snapshot.npz,
-    gradients.jsonl, diagnostics.json and advice.json; a section whose input is missing says so. Errors:
-    UserError for a folder or file that cannot be read.
+    gradients.jsonl, diagnostics.json, advice.json and figures/captions.json; a section whose input is missing
+    says so. Errors: UserError for a folder or file that cannot be read.
     """
     record = read_run(Path(run_folder))
-    sections = [
-        _summary(record), _reach(record), _graph(record), _evaluation(record), _diagnostics(record),
-        _losses(record), _norms(record), _pulls(record), pictures.reconstructions(record), pictures.rollouts(record),
-        pictures.projection(record), pictures.trajectories(record), pictures.increments(record), pose_map(record),
-        _throughput(record), _settings(record),
-    ]  # fmt: skip
+    first = [_summary(record), _reach(record), _graph(record), _evaluation(record)]
+    curves, last = [_losses(record), _norms(record)], [_throughput(record), _settings(record)]
+    own = pictures.captioned(record)  # a run that draws its own pictures has none of a world model's
+    if own:
+        kind, sections = "Vision-language-action run", [*first, *curves, *own, *last]
+    else:
+        kind, sections = "World model run", [
+            *first, _diagnostics(record), *curves, _pulls(record), pictures.reconstructions(record),
+            pictures.rollouts(record), pictures.projection(record), pictures.trajectories(record),
+            pictures.increments(record), pose_map(record), *last,
+        ]  # fmt: skip
     path = record.folder / "report.html"
-    atomic_write(path, page(record.folder.resolve().name, "World model run", sections))
+    atomic_write(path, page(record.folder.resolve().name, kind, sections))
     return path
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +15,23 @@ from jepa_world_model.diagnostics.records import Record
 def _strips(rows: Mapping[str, Any], alt: str) -> str:
     names = "".join(f"<span>{escape(name)}</span>" for name in rows)
     return f'<div class="rows"><div>{names}</div>{picture(figures.grid(list(rows.values())), alt)}</div>'
+
+
+def captioned(record: Record) -> list[Section]:
+    """The pictures that a run drew itself: what figures/captions.json names, with its title and what to look for."""
+    folder = record.folder / "figures"
+    path, parts = folder / "captions.json", []
+    if not path.is_file():
+        return []
+    for row in json.loads(path.read_text()):
+        name, _, kind = row["file"].rpartition(".")
+        data = base64.b64encode((folder / row["file"]).read_bytes()).decode()
+        body = (
+            f'<figure><img style="max-width:100%;height:auto" alt="{escape(row["title"])}" '
+            f'src="data:image/{kind};base64,{data}"></figure>'
+        )
+        parts.append(Section(escape(name), row["title"], escape(row["look"]), body))
+    return parts
 
 
 def reconstructions(record: Record) -> Section:

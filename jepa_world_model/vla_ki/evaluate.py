@@ -25,6 +25,8 @@ from jepa_world_model.vla_ki.policy import generate, sample_actions
 from jepa_world_model.vla_ki.samples import Mixer, Questions, one_camera
 from jepa_world_model.vla_ki.table import GRAPH, LOSSES
 
+_SEEN = tuple(c for c in arm.NAMES if c not in arm.HELD_OUT)
+COLOURS = {"seen": (_SEEN, _SEEN), "held_out": (arm.HELD_OUT, arm.NAMES)}  # of the goal, of the rest
 REPLAN = 8  # actions of a chunk that are carried out before the next one is planned
 
 
@@ -100,20 +102,29 @@ class Judge:
     def closed_loop(self) -> dict[str, float]:
         """Success of simulated arms with seen and held-out colours, and how often they go where told."""
         found = {}
-        seen = [c for c in arm.NAMES if c not in arm.HELD_OUT]
-        for name, goals, others in (("seen", seen, seen), ("held_out", arm.HELD_OUT, arm.NAMES)):
-            sim = arm.ArmSim.reset(
-                self.streams.numpy(f"sim-{name}"), self.cfg.eval_episodes, goals=goals, others=others
-            )
-            generator = self.streams.torch(f"sim-{name}", device=self.task.device)
-            for _ in range(arm.EPISODE_STEPS // REPLAN):
-                chunks = self.act(*sim.observe(), generator)
-                for t in range(min(REPLAN, chunks.shape[1])):
-                    sim.step(chunks[:, t])
+        for name in COLOURS:
+            sim, _ = self.episodes(name, self.cfg.eval_episodes)
             arrived, named = sim.followed()
             found[f"eval/success_{name}"] = float(sim.success().mean())
             found[f"eval/language_following_{name}"] = float((arrived & named).sum() / max(arrived.sum(), 1))
         return found
+
+    def episodes(self, name: str, count: int, *, watch: bool = False) -> tuple[arm.ArmSim, list[np.ndarray]]:
+        """Arms after an episode with goals of "seen" or "held_out" colours, and every picture of it if watched.
+
+        Pictures are [N,3,64,64] uint8, one a step.
+        """
+        goals, others = COLOURS[name]
+        sim = arm.ArmSim.reset(self.streams.numpy(f"sim-{name}"), count, goals=goals, others=others)
+        generator = self.streams.torch(f"sim-{name}", device=self.task.device)
+        pictures = []
+        for _ in range(arm.EPISODE_STEPS // REPLAN):
+            chunks = self.act(*sim.observe(), generator)
+            for t in range(min(REPLAN, chunks.shape[1])):
+                if watch:
+                    pictures.append(arm.render(sim.scenes))
+                sim.step(chunks[:, t])
+        return sim, [*pictures, arm.render(sim.scenes)] if watch else []
 
     def answers(self, questions: Questions, chunk: int = 256) -> dict[str, float]:
         """Accuracy in free answers, and among the answers that a question of its kind can have."""

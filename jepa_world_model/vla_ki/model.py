@@ -176,7 +176,9 @@ class Vla(nn.Module):
         super().__init__()
         self.vision, self.vlm, self.expert = Vision(cfg), Vlm(cfg), ActionExpert(cfg)
         self.apply(init_linear)
-        nn.init.normal_(self.vlm.embed_tokens.weight, std=0.02)
+        # As loud as image tokens, once `embed` has scaled them. At 0.02, a quarter of that for small models, answers
+        # needed 500 steps for the accuracy that they have after 200 with this.
+        nn.init.normal_(self.vlm.embed_tokens.weight, std=GEMMA[cfg.vlm].width ** -0.5)
 
     def forward(self, work: Callable[[], Any]) -> Any:
         """What `work` returns, with all weights at hand: a sharded model gathers them in its own forward pass."""

@@ -26,6 +26,7 @@ from jepa_world_model.core.sharding import part_of, whole, whole_tensors
 from jepa_world_model.core.step import train_step
 from jepa_world_model.core.together import joined
 from jepa_world_model.core.track import WandbTracker
+from jepa_world_model.vla_ki import pictures
 from jepa_world_model.vla_ki.batch import check_batch
 from jepa_world_model.vla_ki.build import AVERAGED, Experiment, build, proof_rows, sharded
 from jepa_world_model.vla_ki.config import KITrainConfig, read_config
@@ -106,9 +107,15 @@ class Average:
 
 def train_main(argv: Sequence[str]) -> int:
     """`jepa-wm ki-train [--preset NAME] [--config FILE] [flags]`: train; 0 when it ended as asked."""
-    cfg = read_config(argv, prog="jepa-wm ki-train", description="Train with knowledge insulation.")
-    train(cfg, argv)
+    train_command(argv)
     return 0
+
+
+def train_command(argv: Sequence[str]) -> Path:
+    """The same, and the run's folder, of which a report can be written."""
+    cfg = read_config(argv, prog="jepa-wm ki-train", description="Train with knowledge insulation.")
+    run, _ = train(cfg, argv)
+    return run.folder
 
 
 def train(cfg: KITrainConfig, argv: Sequence[str] = ()) -> tuple[Run, Outcome]:
@@ -198,7 +205,7 @@ def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
             steps=cfg.steps,
             start=start,
             streams=task.streams,
-            hooks=[_evaluation(exp, average), _saving(cfg, save)],
+            hooks=[_evaluation(exp, average, run), _saving(cfg, save)],
             sinks=sinks,
             log_every=cfg.log_every,
             examples_per_step=cfg.batch_size,
@@ -222,11 +229,18 @@ def _saving(cfg: KITrainConfig, save) -> Hook:
     return Hook(name="checkpoint", every=cfg.checkpoint_every, call=lambda step: save(step))
 
 
-def _evaluation(exp: Experiment, average: Average | None) -> Hook:
-    judge = judge_of(exp)
-    backbone = [(n, p) for n, p in exp.task.model.named_parameters() if n.startswith(("vlm.", "vision."))]
+def _evaluation(exp: Experiment, average: Average | None, run: Run) -> Hook:
+    judge, model = judge_of(exp), exp.task.model
+    backbone = [(n, p) for n, p in model.named_parameters() if n.startswith(("vlm.", "vision."))]
     small = sum(p.numel() for _, p in backbone) <= DRIFT_LIMIT
     begin = [p.detach().clone() for _, p in backbone] if small and backbone else []
+
+    def look(step: int) -> dict[str, float]:
+        if step == exp.cfg.steps:
+            made = exp.task.inside(lambda: pictures.draw(judge))
+            if exp.task.world.leads:
+                pictures.save(run.figures, made)
+        return exp.task.inside(judge.measure)
 
     def call(step: int) -> dict[str, float]:
         drift = {}
@@ -234,11 +248,11 @@ def _evaluation(exp: Experiment, average: Average | None) -> Hook:
             moved = joint_norm(p - b for (_, p), b in zip(backbone, begin, strict=True))
             drift["eval/vlm_drift"] = float(moved / joint_norm(begin))
         if average is None:
-            return exp.task.inside(judge.measure) | drift
-        average.swap(exp.task.model)
+            return look(step) | drift
+        average.swap(model)
         try:
-            return exp.task.inside(judge.measure) | drift
+            return look(step) | drift
         finally:
-            average.swap(exp.task.model)
+            average.swap(model)
 
     return Hook(name="evaluate", every=exp.cfg.eval_every, call=call, at_end=True)

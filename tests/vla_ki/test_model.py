@@ -105,11 +105,14 @@ def interleaved(model: Vla, images, image_mask, ids, valid, ar, x_t, t):
         q, k, v = (torch.cat(part, 2) for part in (q, k, v))
         scores = (q @ k.transpose(-1, -2) * 32**-0.5).masked_fill(~allowed[:, None], -torch.inf)
         y = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        spread = lambda gate: (
+            1 if gate is None else gate.expand(-1, -1, rows // gate.shape[1], -1).flatten(1, 2)
+        )
         for i, (block, part) in enumerate(zip(blocks, y.split([size, rows], 1), strict=True)):
             gate = normed[i][1]
-            x = streams[i] + block.self_attn.o_proj(part) * (1 if gate is None else gate)
+            x = streams[i] + block.self_attn.o_proj(part) * spread(gate)
             z, gate = block.post_attention_layernorm(x, (None, captured["cond"])[i])
-            streams[i] = x + block.mlp(z) * (1 if gate is None else gate)
+            streams[i] = x + block.mlp(z) * spread(gate)
     out = expert.norm(streams[1], captured["cond"])[0]
     return vlm.norm(streams[0])[0], model.expert.action_out_proj(out).unflatten(1, x_t.shape[1:3])
 
