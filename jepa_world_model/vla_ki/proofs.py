@@ -220,6 +220,11 @@ def answers_are_not_seen(kit: Kit) -> str:
     last, first = (grad.flatten(0, 1)[p] for p in (places[-1], places[0]))
     need(not bool(last.any()), "the last target's own embedding has a gradient: it helps to predict itself")
     need(bool(first.any()), "the first target's embedding has no gradient: the answer is not read causally")
+    spoken = (batch.ar_mask & batch.token_mask).flatten().nonzero()[:, 0]
+    need(
+        torch.equal(batch.supervised, spoken),
+        "the supervised places are not those of the answers: the loss mask is shifted against its targets",
+    )
     return "velocity equal for other FAST ids; last target's embedding gradient exactly 0"
 
 
