@@ -22,6 +22,7 @@ OWN_TESTS = {  # pages whose blocks are run elsewhere
     "vla.md": "tests/vla_ki/test_docs.py",
     "data.md": "tests/test_data_pages.py",
     "environments.md": "tests/test_data_pages.py",
+    "planning.md": "tests/planning/test_page.py",
     "scaling.md": "tests/distributed/test_page.py",
 }
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
