@@ -26,6 +26,8 @@ from jepa_world_model.core.config import from_toml
 from jepa_world_model.core.rng import Streams
 from jepa_world_model.data.episodes import Episodes as Dataset
 from jepa_world_model.data.episodes import rows_of
+from jepa_world_model.diagnostics.plan_page import Offered, PlanView, write_plan_page
+from jepa_world_model.envs.layouts import MOVES, free_cells
 from jepa_world_model.envs.loops import TESTS, Pairs, make_pairs
 from jepa_world_model.experiment import TrainConfig, build, load, open_dataset, train
 from jepa_world_model.planning.closed_loop import (
@@ -38,7 +40,7 @@ from jepa_world_model.planning.closed_loop import (
 from jepa_world_model.planning.costs import LatentDistance
 from jepa_world_model.planning.dynamics import Dynamics, WorldModelDynamics
 from jepa_world_model.planning.graph import GraphConfig, build_graph
-from jepa_world_model.planning.lattice import LatticeConfig
+from jepa_world_model.planning.lattice import Lattice, LatticeConfig
 from jepa_world_model.planning.oracles import make_oracle, true_cost
 from jepa_world_model.planning.planners import CategoricalCemConfig
 from jepa_world_model.planning.pose import action_steps, imagined_increments, read_frames
@@ -110,6 +112,34 @@ class Arms:
         return PlanningPolicy(
             dynamics, SEARCH, Objective(cost=cost), CEM, streams=Streams(self.seed), max_norm=float("inf")
         )
+
+    def page(self, out: Path, title: str) -> Path:
+        """A page to pick start and goal on, every pair planned by the graphs and the lattice."""
+        cells = free_cells(self.world.walls)
+        drawn, steps = self.world.draw(cells), self.steps()
+        h, p = (read_frames(self.dynamics, drawn, name) for name in ("h", "p"))
+        lattice, graphs = Lattice(steps.mean), {}
+        for name in ("h", "p"):
+            self.graph(name, 1)
+            graphs[name] = self.cache[f"graph {name}"]
+        middle, axes = p.mean(0), np.linalg.svd(steps.mean, full_matrices=False)[2][:2]
+        shown = np.unique(self.frames, axis=0)
+        seen = (drawn[:, None] == shown[None]).all((2, 3, 4)).any(1)
+        off = "the start or the goal is not in the data"
+        planners = {
+            "pose lattice": Offered(route=lambda a, b: lattice.route(p[a], p[b]), adds_up=True),
+            "graph over h": Offered(route=lambda a, b: graphs["h"].route(h[a], h[b]), why=off),
+            "graph over p": Offered(route=lambda a, b: graphs["p"].route(p[a], p[b]), why=off),
+        }
+        # The map is turned so that right and down lie as in the world, where the pose allows it.
+        plane = axes @ steps.mean.T  # [2,A]
+        turn = np.linalg.svd(plane @ MOVES)
+        axes = (turn[0] @ turn[2]).T @ axes
+        view = PlanView(
+            world=self.world, pose=(p - middle) @ axes.T / steps.step, increments=steps.mean @ axes.T / steps.step,
+            seen=seen, planners=planners,
+        )  # fmt: skip
+        return write_plan_page(view, out, title)
 
     def policy(self, arm: str, count: int) -> Policy:
         """The policy of an arm."""
@@ -200,6 +230,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/loops"))
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--page", action="store_true", help="write a page to watch the plans of each run on")
     parser.add_argument("--untrained", action="store_true", help="the weights that training began with, too")
     args = parser.parse_args()
     path = args.out / "results.jsonl"
@@ -211,6 +242,8 @@ def main() -> None:
             for model in ("trained", "untrained") if args.untrained else ("trained",):
                 dynamics, data, digest = dynamics_of(folder, untrained=model == "untrained")
                 arms = Arms(dynamics, data, GridworldWorld(layout=layout), seed)
+                if args.page and model == "trained":
+                    print(arms.page(args.out / f"plan-{folder.name}.html", f"Plans: {layout}, seed {seed}"))
                 for arm in args.arms:
                     for pairs in tests:
                         key = {"layout": layout, "seed": seed, "model": model, "weights": digest[:16]}
