@@ -30,7 +30,9 @@ article p{margin:0 0 8px}.next{border-left:3px solid var(--h);padding:1px 0 1px 
 .fault{border-left:3px solid var(--bad);padding:2px 0 2px 14px;margin:0 0 14px}.fault h3{margin:0;font-size:17px}
 .fault p{margin:2px 0 6px}.plain td .mono,.plain .lim{white-space:nowrap}
 .overview td:first-child{white-space:nowrap}
-article .plain{margin-bottom:4px}
+article .plain{margin-bottom:4px}.plain td small{display:block;color:var(--soft);font-size:12.5px;line-height:1.4}
+@media (max-width:640px){.plain td{min-width:0}.overview td:first-child{white-space:normal}
+.overview td:nth-child(4),.overview th:nth-child(4){display:none}.plain td,.plain th{padding-right:9px}}
 """
 
 
@@ -123,12 +125,13 @@ def _worst(panel: Panel) -> Reading | None:
 
 def _limit_words(limit: Limit) -> str:
     sign = ("&le;", "&ge;") if limit.better == "low" else ("&ge;", "&le;")
-    words = f"pass {sign[0]} {number(limit.passes)}, fail {sign[1]} {number(limit.fails)}"
-    return f'<span class="lim">{words}</span>'
+    first, second = f"pass {sign[0]} {number(limit.passes)},", f"fail {sign[1]} {number(limit.fails)}"
+    return f'<span class="lim">{first}</span> <span class="lim">{second}</span>'
 
 
 def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]
+    """With a capital letter, unless it begins with the name of a state."""
+    return words if words[1:2] == " " else words[:1].upper() + words[1:]
 
 
 def _commands(words: str) -> str:
@@ -151,10 +154,11 @@ def _article(panel: Panel) -> str:
         body += f'<p class="next"><b>Next</b> {_commands(panel.next_move)}</p>'
     judged = [one for one in panel.readings if one.limit]
     rows = [
-        (f'<span class="mono">{escape(one.name)}</span>', number(one.value), badge(one.verdict),
-         _limit_words(one.limit), escape(one.limit.meaning)) for one in judged if one.limit
+        (f'<span class="mono">{escape(one.name)}</span><small>{escape(one.limit.meaning)}</small>',
+         f'<span class="lim">{number(one.value)}</span>', badge(one.verdict), _limit_words(one.limit))
+        for one in judged if one.limit
     ]  # fmt: skip
-    body += table(rows, ("reading", "value", "verdict", "threshold", "what it is"))
+    body += table(rows, ("reading", "value", "verdict", "threshold"))
     told = [one for one in panel.readings if not one.limit]
     if told:
         listing = table(

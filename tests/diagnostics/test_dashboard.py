@@ -61,7 +61,7 @@ def test_the_page_names_the_fault_before_anything_else(tmp_path, fault):
     rule = next(rule for rule in RULES if rule.name == fault)
     text = write_dashboard(tmp_path, diagnose(broken(fault))).read_text()
     first = text.partition("<table")[0].partition("<main>")[2]
-    assert f"<h3>{rule.title[0].upper()}{rule.title[1:]}</h3>" in first
+    assert f"<h3>{rule.title}</h3>" in first  # z, h and p keep their small letter
     assert first.count("<h3>") == 1
     assert "<code>--" in first
     assert json.loads((tmp_path / "diagnostics.json").read_text())["faults"][0]["name"] == fault

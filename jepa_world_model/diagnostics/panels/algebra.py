@@ -157,10 +157,9 @@ def _of_vectors(seen: Evidence, name: str) -> dict[str, float]:
         "h_noop": low(0.3, 0.6, "length of a no-op's change of h over a move's"),
         "z_noop": low(0.1, 0.25, "length of a no-op's change of z over a move's"),
     },
-    next_move="Opposites that do not cancel (a clock): --loss-weights.pose-measure-p 1 "
-    "--loss-weights.pose-correct-dp 1, and --loss-weights.geometry-rank-p 0, which a clock fulfils. No-ops: "
-    "--loss-weights.noop-still-dp 1. Blocked moves: raise --loss-weights.pose-correct-dp. Spread: raise "
-    "--loss-weights.action-delta-dp.",
+    next_move="Opposites of p that do not cancel: configs/recommended.toml. No-ops of p: "
+    "--loss-weights.noop-still-dp 1. Blocked moves: --loss-weights.pose-correct-dp 8. Spread: raise "
+    "--loss-weights.action-delta-dp. No-ops of h: train longer; h keeps the last action while inverse_dynamics_h asks.",
 )
 def increments(seen: Evidence) -> Found:
     """Alignment, consistency, inverse, no-op and blocked ratios of the increments of p, h and z."""

@@ -116,11 +116,12 @@ RULES: tuple[Rule, ...] = (  # causes before what follows from them
     ),
     Rule(
         name="p_clock", title="p is a clock", shows=_clock, explains=OF_P[2:],
-        evidence=("all actions push p the same way, and {increments.p_common} of a move's length is what they share (0 is "
-                  "right)", "opposite actions add up to {increments.p_inverse} of a move (0 is right, 2 is a clock)",
+        evidence=("all actions push p the same way: what they share is {increments.p_common} of a move (0 is right)",
+                  "opposite actions add up to {increments.p_inverse} of a move (0 is right, 2 is a clock)",
                   "p orders frames by {ranking.p_beyond_clock} better than the time index does"),
-        next_move="Use --loss-weights.pose-measure-p 1 --loss-weights.pose-correct-dp 1, so that p follows what z "
-                  "sees, and --loss-weights.geometry-rank-p 0, which a clock fulfils.",
+        next_move="Take out what a clock fulfils, --loss-weights.geometry-rank-p 0, and ask for what it cannot have: "
+                  "--loss-weights.loop-closure-p 1 --loss-weights.action-delta-dp 8 --loss-weights.pose-measure-p 1 "
+                  "--loss-weights.pose-correct-dp 1, as configs/recommended.toml does.",
     ),
     Rule(
         name="p_erratic", title="an action does not do one thing in p", shows=_fails("increments", "p_q", "p_align"),
@@ -132,8 +133,9 @@ RULES: tuple[Rule, ...] = (  # causes before what follows from them
     Rule(
         name="p_walls", title="p walks through walls", shows=_fails("increments", "p_blocked"),
         evidence=("a move that a wall blocks changes p by {increments.p_blocked} of what a free one does (0 is right)",),
-        next_move="Raise --loss-weights.pose-correct-dp, which takes from z that a blocked move is none, and train "
-                  "until h predicts walls.",
+        next_move="Set --loss-weights.pose-correct-dp 8, as configs/pose_planning.toml does: it takes from z that a "
+                  "blocked move is none, against scale_dp and action_delta_dp, which know no walls; and train on walks "
+                  "that meet walls.",
     ),
 )  # fmt: skip
 

@@ -87,7 +87,7 @@ def shift(seen: Evidence) -> Found:
         lambda: charts.charts(
             [
                 charts.line_chart(
-                    "distance of z", [charts.Series(middle, mean)], sub="by true displacement", axis="units"
+                    "distance of z", [charts.Series(middle, mean)], sub="by true displacement", axis="up to"
                 )
             ]
         ),
@@ -176,7 +176,7 @@ def _neighbour_figure(seen: Evidence, shown: dict[str, np.ndarray]) -> str:
     question="The same place, some steps later, has the same h and the same p.",
     limits={
         "h_ratio": low(
-            0.4, 0.8, "distance of h between two visits in a window, over that of frames elsewhere"
+            0.4, 0.9, "distance of h between two visits in a window, over that of frames elsewhere"
         ),
         "p_ratio": low(0.25, 0.6, "the same of p: its loop-closure residual"),
     },

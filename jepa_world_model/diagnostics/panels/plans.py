@@ -18,8 +18,8 @@ from jepa_world_model.planning.graph import GraphConfig, build_graph
     question="Of two frames of a window, the one whose p is nearer to the last frame's is nearer in the world, more often "
     "than its being later says.",
     limits={"p_beyond_clock": high(0.05, 0.01, "ranking accuracy of p minus that of the time index")},
-    next_move="At 0, p is a clock, which a ranking loss cannot tell from a pose: --loss-weights.geometry-rank-p 0, "
-    "with --loss-weights.pose-measure-p 1 --loss-weights.pose-correct-dp 1.",
+    next_move="At 0, p is a clock, which a ranking loss cannot tell from a pose: configs/recommended.toml takes "
+    "geometry_rank_p out and closes loops.",
 )
 def ranking(seen: Evidence) -> Found:
     """Ranking accuracy of p, h and z against the time index."""
