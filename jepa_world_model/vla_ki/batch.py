@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,18 +23,27 @@ class KIBatch:
     token_mask: Tensor  # [B,L] bool
     ar_mask: Tensor  # [B,L] bool
     supervised: Tensor  # [M] int64: places of the targets in the flattened [B*L], in row order
-    robot: Tensor  # [B] bool: rows with actions
+    robot: Tensor  # [B] bool: rows with actions, before all others
+    robots: int  # how many; known without asking the device
     actions: Tensor  # [B,T,A] float32, normalised, padded to the model's width; zeros in text rows
     action_mask: Tensor  # [B,T,A] bool: real dimension, real step, robot row
 
     def to(self, device: torch.device | str) -> KIBatch:
         """The same batch on a device."""
-        return KIBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return KIBatch(**moved, robots=self.robots)
 
     def rows(self, n: int) -> KIBatch:
         """The first n rows."""
-        parts = {f.name: getattr(self, f.name)[:n] for f in fields(self) if f.name != "supervised"}
-        return KIBatch(supervised=self.supervised[self.supervised < n * self.ids.shape[1]], **parts)
+        parts = {
+            name: value[:n] for name, value in vars(self).items() if name not in ("supervised", "robots")
+        }
+        supervised = self.supervised[self.supervised < n * self.ids.shape[1]]
+        return KIBatch(supervised=supervised, robots=min(self.robots, n), **parts)
 
     @property
     def B(self) -> int:
@@ -60,14 +69,16 @@ def collate(
     batch, horizon, dim = actions.shape
     if horizon != cfg.horizon or dim > cfg.action_dim:
         raise UserError(
-            f"action chunks of {horizon} x {dim} do not fit a model of horizon {cfg.horizon} and action_dim "
-            f"{cfg.action_dim}"
+            f"action chunks of {horizon} steps with {dim} dimensions do not fit a model of horizon {cfg.horizon} and "
+            f"action_dim {cfg.action_dim}; raise --model.action-dim, or set --model.horizon"
         )
     if tokens.ids.shape != (batch, cfg.prompt_length + cfg.answer_length) or images.shape[1] != cfg.cameras:
         raise UserError(
             f"token rows {list(tokens.ids.shape)} and images {list(images.shape)} do not fit a model with "
             f"{cfg.prompt_length} + {cfg.answer_length} tokens and {cfg.cameras} cameras"
         )
+    if (np.diff(robot.astype(int)) > 0).any():
+        raise UserError("robot rows must come before all others in a batch")
     padded = np.zeros((batch, horizon, cfg.action_dim), np.float32)
     padded[..., :dim] = np.where(robot[:, None, None], actions, 0.0)
     mask = np.zeros(padded.shape, bool)
@@ -80,6 +91,7 @@ def collate(
         ar_mask=torch.from_numpy(tokens.ar_mask),
         supervised=torch.from_numpy(np.flatnonzero(tokens.loss_mask)),
         robot=torch.from_numpy(robot),
+        robots=int(robot.sum()),
         actions=torch.from_numpy(padded),
         action_mask=torch.from_numpy(mask),
     )

@@ -303,6 +303,7 @@ def build(cfg: KITrainConfig, world: World = ALONE) -> Experiment:
         batch_size=cfg.batch_size,
         questions=data.train_questions,
         vqa_share=cfg.data.vqa_share,
+        questions_first=cfg.questions_alone,
         augment=cfg.augment,
         rank=world.rank,
         world=world.size,

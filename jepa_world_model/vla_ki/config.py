@@ -29,6 +29,10 @@ FULL_SIZE = dict.fromkeys(
         "bf16",
         "--data.fast-vocab",
         "2048",
+        "--augment.brightness",
+        "0.15",
+        "--augment.contrast",
+        "0.15",
     ),
 )
 ALIASES = {"--knowledge-insulation-lambda": "--ki-fast-loss-weight"}
@@ -48,6 +52,11 @@ class KIDataConfig:
     )
     val_share: float = 0.1  # share of episodes, and of questions, that no training step sees
     vqa_share: float = 0.5  # share of question rows in a batch; 0: robot rows only
+    # Beginning with both, a small model answers from the text alone, and its vision tower never starts: after 900 steps
+    # its gradient was 0.04, answers at chance.
+    questions_first: int = (
+        600  # steps of questions alone, before robot rows come in; with `init` there are none
+    )
     fast_vocab: int = 256  # FAST ids; the published tokenizer has 2048
     fast_scale: float = 10.0  # quantisation steps a unit of a coefficient; more is finer and longer
     fast_file: str = ""  # a saved FAST tokenizer, or a folder with the published one; empty: fit on the data
@@ -60,6 +69,8 @@ class KIDataConfig:
                 f"data.val_share must lie in (0, 1) and data.vqa_share in [0, 1], got {self.val_share} and "
                 f"{self.vqa_share}"
             )
+        if self.questions_first < 0:
+            raise ConfigError(f"data.questions_first must be at least 0, got {self.questions_first}")
         if self.episodes < 2 or self.questions < 0 or self.fast_vocab < 2 or not self.fast_scale > 0:
             raise ConfigError(
                 "data.episodes must be at least 2, questions at least 0, fast_vocab at least 2, "
@@ -153,6 +164,11 @@ class KITrainConfig:
             "text_ce": self.vqa_weight if trains and asks else 0.0,
             "flow": self.flow_weight if robots else 0.0,
         }
+
+    @property
+    def questions_alone(self) -> int:
+        """Steps of questions alone at the start: none where nobody asks, or the weights come from elsewhere."""
+        return self.data.questions_first if not self.init and self.weights["text_ce"] > 0 else 0
 
     @property
     def setting(self) -> str:

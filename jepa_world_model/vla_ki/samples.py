@@ -125,8 +125,8 @@ class Mixer:
     """Batches of robot rows and questions; batch(step) depends on (seed, name, step) alone.
 
     A share of 0 or no questions gives robot rows only; the number of rows of each kind is the same in every
-    batch. With `world` processes `batch_size` is the global size, and process `rank` gets every world-th row of the
-    global batch from row `rank` on: of each kind about as many as the others.
+    batch from step `questions_first` on. With `world` processes `batch_size` is the global size, and process `rank`
+    gets every world-th row of the global batch from row `rank` on: of each kind about as many as the others.
     """
 
     cfg: KIConfig
@@ -139,6 +139,7 @@ class Mixer:
     batch_size: int = 32
     questions: Questions | None = None
     vqa_share: float = 0.25
+    questions_first: int = 0  # steps of questions alone, before actions come in
     augment: AugmentConfig | None = None
     rank: int = 0
     world: int = 1
@@ -158,12 +159,16 @@ class Mixer:
         """Question rows in every batch."""
         return round(self.vqa_share * self.batch_size)
 
+    def num_robots(self, step: int) -> int:
+        """Robot rows in the batch of a step."""
+        alone = step < self.questions_first and self.num_questions > 0
+        return 0 if alone else self.batch_size - self.num_questions
+
     def batch(self, step: int) -> KIBatch:
         """This process's rows of the mixed batch of a step: robot rows first."""
-        rng = self.streams.numpy(self.name, step)
-        robots = self.batch_size - self.num_questions
+        rng, robots = self.streams.numpy(self.name, step), self.num_robots(step)
         frames = self.frames[rng.integers(len(self.frames), size=robots)]
-        asked = rng.integers(len(self.questions or (0,)), size=self.num_questions)
+        asked = rng.integers(len(self.questions or (0,)), size=self.batch_size - robots)
         return self.rows(
             frames[self.rank :: self.world], asked[(self.rank - robots) % self.world :: self.world], rng
         )

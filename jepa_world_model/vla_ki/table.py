@@ -75,9 +75,11 @@ def draw(at: Scope) -> FlowTargets:
 
 
 def predict(at: Scope) -> Tensor:
-    """The expert's velocities; the one place where it reads the VLM."""
-    seen = visible_mask(at.batch, at.settings.model)
-    return at.model.expert(at.flow.x_t, at.flow.t, at.kv, seen)  # [B,K,T,A]
+    """The expert's velocities of the robot rows, which come first; the one place where it reads the VLM."""
+    rows = max(at.batch.robots, 1)  # a process without robot rows must keep in step with the others
+    kv = tuple((k[:rows], v[:rows]) for k, v in at.kv)
+    seen = visible_mask(at.batch, at.settings.model)[:rows]
+    return at.model.expert(at.flow.x_t[:rows], at.flow.t[:rows], kv, seen)  # [R,K,T,A]
 
 
 def visible_mask(batch: object, cfg: KIConfig) -> Tensor:
@@ -94,7 +96,7 @@ GRAPH = Graph(
         Latent("token_ce", token_ce, reads=("prefix",), trains=("vlm",), shape="M"),
         Latent("kv", keys_and_values, reads=("prefix",), fp32=False),
         Latent("flow", draw),
-        Latent("velocity", predict, reads=("kv", "flow"), trains=("expert",), shape="B K T A"),
+        Latent("velocity", predict, reads=("kv", "flow"), trains=("expert",), shape="R K T A"),
     )
 )
 
@@ -126,7 +128,8 @@ def flow(view: View) -> Tensor:
 
     Formula: mean over K draws and real action values of (v(x_t, t) - (noise - actions))^2.
     """
-    return masked_mse(view.velocity, view.fixed.flow.u, view.batch.action_mask, view.world)
+    rows = len(view.velocity)
+    return masked_mse(view.velocity, view.fixed.flow.u[:rows], view.batch.action_mask[:rows], view.world)
 
 
 def _row_mean(view: View, chosen: Tensor) -> Tensor:

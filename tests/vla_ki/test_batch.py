@@ -35,7 +35,9 @@ def test_first_rows_keep_their_targets():
 def test_moving_a_batch_keeps_it_equal():
     batch = tiny_batch()
     moved = batch.to("cpu")
-    assert all(torch.equal(getattr(batch, f.name), getattr(moved, f.name)) for f in dataclasses.fields(batch))
+    assert moved.robots == batch.robots == 2
+    for name, value in vars(batch).items():
+        assert name == "robots" or torch.equal(value, getattr(moved, name))
 
 
 def test_a_robot_batch_with_an_empty_loss_mask_is_refused():
@@ -57,7 +59,12 @@ def test_sizes_that_do_not_fit_the_model_are_refused():
     tokens = Tokens(np.zeros(shape, np.int64), *(np.zeros(shape, bool) for _ in range(3)))
     images, ones = np.zeros((1, 1, 3, 64, 64), np.uint8), np.ones((1, 1), bool)
     robot = np.array([True])
-    with pytest.raises(UserError, match="6 x 9 do not fit"):
+    with pytest.raises(UserError, match=r"6 steps with 9 dimensions do not fit .* raise --model.action-dim"):
         collate(CFG, tokens, images, ones, np.zeros((1, 6, 9)), np.ones((1, 6), bool), robot)
     with pytest.raises(UserError, match="and 1 cameras"):
         collate(CFG, tokens, np.repeat(images, 2, 1), ones, np.zeros((1, 6, 3)), np.ones((1, 6), bool), robot)
+
+
+def test_robot_rows_come_first():
+    with pytest.raises(UserError, match="before all others"):
+        tiny_batch(robot=(False, True))

@@ -142,10 +142,10 @@ def test_robot_rows_alone_and_shares_without_questions(mixer):
 
 def test_every_image_of_a_batch_has_its_own_augmentation():
     images = np.full((4, 2, 3, 8, 8), 100, np.uint8)
-    out = augment(images, AugmentConfig(), np.random.default_rng(0))
+    out = augment(images, AugmentConfig(brightness=0.15, contrast=0.15), np.random.default_rng(0))
     assert len({int(o[0, 0, 0, 0]) for o in out}) == 4
     assert (out[:, 0] == out[:, 1]).all()  # the cameras of a row share theirs
-    none = AugmentConfig(brightness=0, contrast=0)
+    none = AugmentConfig()
     np.testing.assert_array_equal(augment(images, none, np.random.default_rng(0)), images)
     dot = np.zeros((1, 1, 3, 9, 9), np.uint8)
     dot[..., 4, 4] = 255
@@ -162,3 +162,11 @@ def test_resizing_keeps_the_aspect_and_adds_bars():
     assert not out[:, :, :5].any()
     assert not out[:, :, 15:].any()
     assert resize_with_pad(out, 20) is out
+
+
+def test_questions_come_first_and_alone(mixer):
+    late = dataclasses.replace(mixer, questions_first=3)
+    assert [late.batch(step).robots for step in range(5)] == [0, 0, 0, *[mixer.batch(3).robots] * 2]
+    assert mixer.batch_size == late.batch(2).B
+    without = dataclasses.replace(mixer, questions_first=3, vqa_share=0.0)
+    assert without.num_robots(0) == mixer.batch_size

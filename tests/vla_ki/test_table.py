@@ -22,7 +22,8 @@ def kit() -> Kit:
 
 def test_a_fresh_head_scores_about_the_log_of_the_vocabulary(kit):
     terms = kit.task("insulated", kit.model).terms(kit.batch)
-    assert float(terms["fast_ce"].detach()) == pytest.approx(math.log(CFG.vocab_size), abs=0.3)
+    assert float(terms["fast_ce"].detach()) == pytest.approx(math.log(CFG.vocab_size) + 0.5, abs=0.4)
+    # Half above the logarithm: logits of a fresh head have a variance of 1.
     assert float(terms["flow"].detach()) == pytest.approx(1 + 1 / 3, abs=1.0)  # noise plus uniform actions
 
 
@@ -44,7 +45,7 @@ def test_values_that_do_not_exist_do_not_count(kit):
     task = kit.task("insulated")
     before = task.terms(kit.batch)["flow"]
     states = task.states(kit.batch, ("velocity",))
-    error = (states["velocity"] - states["flow"].u).square()
+    error = (states["velocity"] - states["flow"].u[:2]).square()
     real = torch.cat(
         [error[0, :, :4, :3].flatten(), error[1, :, :, :3].flatten()]
     )  # row 0 ends two steps early
