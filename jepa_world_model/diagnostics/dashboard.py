@@ -17,7 +17,7 @@ from jepa_world_model.diagnostics.panels.faults import RULES, Fault, name_faults
 from jepa_world_model.diagnostics.panels.panel import Limit, Reading
 
 PAGE, NUMBERS = "diagnostics.html", "diagnostics.json"
-FLAG = re.compile(r"--[a-z][\w.-]*\w(?: [\d.]*\d)?")  # with the value that is given to it
+FLAG = re.compile(r"--[a-z][\w.-]*\w(?: (?:encoder )?[\d.]*\d)?")  # with the value that is given to it
 
 STYLE = """
 .v{display:inline-block;min-width:46px;padding:0 7px;border-radius:4px;font-size:12px;line-height:19px;

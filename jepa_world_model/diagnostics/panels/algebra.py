@@ -153,7 +153,11 @@ def _of_vectors(seen: Evidence, name: str) -> dict[str, float]:
             0.2, 0.6, "length of the mean over actions of their increments of p, over the mean length"
         ),
         "p_noop": low(0.1, 0.25, "length of a no-op's increment of p over a move's"),
-        "p_blocked": low(0.25, 0.6, "length of a blocked move's increment of p over a free move's"),
+        "p_blocked": low(
+            0.25,
+            0.6,
+            "increment of p of an action that changed nothing (a wall stopped it) over a free move's",
+        ),
         "h_noop": low(0.3, 0.6, "length of a no-op's change of h over a move's"),
         "z_noop": low(0.1, 0.25, "length of a no-op's change of z over a move's"),
     },

@@ -101,6 +101,7 @@ class Evidence:
     returns: Imagined | None  # an action and the one that undoes it; None where no names tell
     orders: Imagined | None  # rows 2i and 2i+1: two actions in either order
     norms: Mapping[str, np.ndarray] = field(default_factory=dict)  # each [L+1,n] over a long rollout
+    changed: np.ndarray | None = None  # [B,T-1] bool: anything in the told state is another; None: not told
     measured: np.ndarray | None = None  # [B,T,Dp] the pose read off each frame
     pose_sums: PoseSums | None = None
     h_two_steps: tuple[np.ndarray, np.ndarray] | None = None  # [n,Dh] expected from two actions, and true
@@ -129,8 +130,11 @@ class Evidence:
 
     @cached_property
     def blocked(self) -> np.ndarray | None:
-        """[B,T-1] bool: a move after which the position is the same; None where positions are not told."""
-        return None if self.places is None else ~self.moved & ~self.noop
+        """[B,T-1] bool: an action that is no no-op and changed nothing; None where states are not told.
+
+        The whole state counts, not the position alone: a turn on the spot meets no wall.
+        """
+        return None if self.changed is None else ~self.changed & ~self.noop
 
     @cached_property
     def stride(self) -> float:

@@ -131,8 +131,9 @@ RULES: tuple[Rule, ...] = (  # causes before what follows from them
                   "--loss-weights.loop-closure-p is on, lower it or its scale.",
     ),
     Rule(
-        name="p_walls", title="p walks through walls", shows=_fails("increments", "p_blocked"),
-        evidence=("a move that a wall blocks changes p by {increments.p_blocked} of what a free one does (0 is right)",),
+        name="p_walls", title="p moves where nothing moved", shows=_fails("increments", "p_blocked"),
+        evidence=("an action without effect, such as a move that a wall blocks, changes p by {increments.p_blocked} of what "
+                  "a free move does (0 is right)",),
         next_move="Set --loss-weights.pose-correct-dp 8, as configs/pose_planning.toml does: it takes from z that a "
                   "blocked move is none, against scale_dp and action_delta_dp, which know no walls; and train on walks "
                   "that meet walls.",

@@ -83,7 +83,7 @@ class _Gatherer:
             space=batch.space, horizon=self.horizon, frames=batch.frames[:, first:].cpu().numpy(),
             actions=batch.actions[:, first:].cpu().numpy(), action_id=batch.action_id[:, first:].cpu().numpy(),
             noop=batch.noop[:, first:].cpu().numpy(), episode=batch.episode.cpu().numpy(),
-            places=self.places, layout=layout, latents=anchored, self_fed=self._self_fed(),
+            places=self.places, changed=self._changed(), layout=layout, latents=anchored, self_fed=self._self_fed(),
             one_step=self._one_step(), norms=self._norms(), measured=self._measured(),
             pose_sums=self._pose_sums(), h_two_steps=self._h_two_steps(), laps=self._laps(),
             to_go=self._to_go(layout), **self._counterfactuals(*starts),
@@ -118,6 +118,11 @@ class _Gatherer:
             walls = np.asarray(self.witness.walls, np.float64)[self.batch.episode.cpu().numpy()]
             told = np.concatenate([told, np.repeat(walls[:, None], told.shape[1], 1)], -1)
         return told
+
+    def _changed(self) -> np.ndarray | None:
+        if self.batch.state is None:
+            return None
+        return (self.batch.state.diff(dim=1).abs().amax(-1) > 1e-6)[:, self.first :].cpu().numpy()
 
     # Self-fed, along the actions that were taken
 

@@ -113,6 +113,15 @@ def test_without_true_positions_panels_say_what_they_need():
     assert "p_blocked" not in {one.name for one in panels["increments"].readings}
 
 
+def test_a_turn_on_the_spot_meets_no_wall():
+    turning = torch.cat([BATCH.state, torch.arange(BATCH.T).expand(BATCH.B, -1)[..., None]], -1)
+    seen = ask(simulator=False, batch=dataclasses.replace(BATCH, state=turning))
+    assert seen.places.shape[-1] == 2
+    assert not seen.blocked.any()
+    assert healthy().blocked.any()
+    np.testing.assert_array_equal(seen.moved, healthy().moved)
+
+
 def test_a_model_without_pose_has_none():
     panels = PANELS.answer(ask(without=("p_action_delta_projector",)))
     assert panels["ranking"].verdict == "not measured"
