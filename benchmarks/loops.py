@@ -236,8 +236,8 @@ def main() -> None:
     path = args.out / "results.jsonl"
     for layout in args.layout:
         tests = [make_pairs(test, layout=layout, count=args.pairs) for test in TESTS]
-        for seed in args.seeds:
-            folder = trained(args.config, layout, seed, args.out)
+        folders = {seed: trained(args.config, layout, seed, args.out) for seed in args.seeds}
+        for seed, folder in folders.items():
             rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
             for model in ("trained", "untrained") if args.untrained else ("trained",):
                 dynamics, data, digest = dynamics_of(folder, untrained=model == "untrained")

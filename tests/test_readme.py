@@ -23,6 +23,7 @@ OWN_TESTS = {  # pages whose blocks are run elsewhere
     "data.md": "tests/test_data_pages.py",
     "environments.md": "tests/test_data_pages.py",
     "planning.md": "tests/planning/test_page.py",
+    "pose.md": "tests/test_pose_page.py",
     "scaling.md": "tests/distributed/test_page.py",
 }
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
