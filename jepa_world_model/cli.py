@@ -39,6 +39,7 @@ COMMANDS = {  # name -> (module, or module:function, that takes the flags; what 
         "jepa_world_model.vla_ki.check:check_main",
         "prove the barrier of a configuration, ten ways",
     ),
+    "completion": ("jepa_world_model.commands.completion", "print a script that completes flags in a shell"),
     "docs": ("jepa_world_model.commands.docs", "write the generated pages of docs/"),
 }
 
