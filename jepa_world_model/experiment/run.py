@@ -38,6 +38,7 @@ from jepa_world_model.experiment.load import ACTIONS
 from jepa_world_model.experiment.plan import check_planning, plan_hook
 from jepa_world_model.experiment.tracking import Tracking, check_trackers, open_trackers
 from jepa_world_model.experiment.watch import Watch
+from jepa_world_model.models.world_model import WorldModel
 
 PROOF_WINDOWS = 8  # the proof looks at structure; a few windows show it
 
@@ -200,6 +201,7 @@ def _watching(
         folder, task, held_out, lambda step: experiment.batches(step)[0], seen=seen, every=cfg.grad_report_every,
         start=start.step, average=average,
     )  # fmt: skip
+    assert isinstance(task.model, WorldModel)
     plans = [plan_hook(cfg, task.model, experiment.episodes)] if cfg.plan_every else []
     pictures_every = cfg.eval_every if tracking.trackers else 0  # a report needs the last ones alone
     return watch, [

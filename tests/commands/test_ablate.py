@@ -80,7 +80,7 @@ def test_an_arm_that_is_there_already_is_not_run_twice():
         ("z2h", "must read name=value"),
         ("detach_decoder=maybe", "must be true or false"),
         ("z2h=-1", "0 (off) or above"),
-        ("cost=1", "no loss, edge or setting"),
+        ("costs=1", "no loss, edge or setting"),
     ],
 )
 def test_a_toggle_that_cannot_be_is_one_sentence(toggle, words, capsys):
@@ -217,13 +217,13 @@ def test_runs_fail_alone_finish_once_and_resume(tmp_path, capsys):
     out = tmp_path / "out"
     own = ["ablate", "--seeds", "0", "--out", str(out), "--jobs", "2", "--toggles", "z2h=0"]
     flags = ["--", *TINY, "--data.cache-dir", str(tmp_path / "data")]
-    assert main([*own, "lr=1e30", *flags]) == 1
+    assert main([*own, "optim.lr=1e30", *flags]) == 1
     text = capsys.readouterr().out
-    assert "lr-1e30-s0: exit code 2: error: step" in text
+    assert "optim.lr-1e30-s0: exit code 2: error: step" in text
     assert "- z2h-0: the arm leaves out z2h" in text
     data = json.loads((out / "ablation.json").read_text())
     assert [arm["finished_seeds"] for arm in data["arms"]] == [[0], [0], []]
-    assert list(data["failures"]) == ["lr-1e30-s0"]
+    assert list(data["failures"]) == ["optim.lr-1e30-s0"]
     assert (out / "ablation.html").exists()
 
     before = list(read_metrics(out / "base-s0" / "metrics.jsonl"))[-1]
