@@ -20,6 +20,7 @@ PAGES = [
 OWN_TESTS = {  # pages whose blocks are run elsewhere
     "adding.md": "tests/test_adding.py",
     "vla.md": "tests/vla_ki/test_docs.py",
+    "python.md": "tests/test_python_page.py",
     "data.md": "tests/test_data_pages.py",
     "environments.md": "tests/test_data_pages.py",
     "planning.md": "tests/planning/test_page.py",
