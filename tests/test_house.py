@@ -13,7 +13,7 @@ PACKAGE = "jepa_world_model"
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 FLOORS = {
     "core": 0, "data": 1, "envs": 1, "models": 1, "model_config": 1, "latents": 2, "losses": 3, "planning": 3,
-    "diagnostics": 4, "experiment": 5, "commands": 6, "cli": 7,
+    "diagnostics": 4, "experiment": 5, "commands": 6, "cli": 6,
 }  # fmt: skip
 CORE_LIBRARIES = {"torch", "numpy", "safetensors"}
 LAZY = {

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from jepa_world_model.cli import COMMANDS
+from jepa_world_model.commands import COMMANDS
 
 SHELLS = ("bash", "zsh", "fish")
 FLAGS = {  # command -> the class whose fields are its flags; the other commands complete file names
