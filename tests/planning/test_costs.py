@@ -32,7 +32,7 @@ def test_a_cost_is_zero_at_its_own_goal_and_positive_at_others(cost):
     assert at.shape == (6,)
     assert at.abs().max() < 1e-4
     moved = {name: value.roll(1, 0) for name, value in goal.items()}
-    assert (measure(moved, slice(0, 3)) > 1e-3).all()
+    assert (measure(moved, slice(0, 3)) > 3e-4).all()  # poses of fresh heads lie close together
     torch.testing.assert_close(
         measure({k: v[1:] for k, v in moved.items()}, slice(1, 3)), measure(moved, slice(0, 3))[1:]
     )
