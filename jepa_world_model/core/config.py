@@ -201,7 +201,8 @@ def _sentence(cls: type, complaint: str, given: Mapping[str, list[str]], prog: s
     annotations = dict(leaves(cls))
     for path, said in given.items():
         flag, has_value, value = said[0].partition("=")
-        if re.search(re.escape(flag) + r"(?![\w.-])", complaint):
+        # A switch has no value that could be wrong: its name stands in a sentence about the whole configuration.
+        if annotations[path] is not bool and re.search(re.escape(flag) + r"(?![\w.-])", complaint):
             got = value if has_value else " ".join(said[1:])
             return f"{flag} must be {describe(annotations[path])}, got {got or 'nothing'!r}"
     lines = [line.strip("│|").strip() for line in complaint.splitlines()[1:]]

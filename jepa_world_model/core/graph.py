@@ -269,3 +269,14 @@ def _bind(latent: Latent, value: Any, sizes: dict[str, int]) -> None:
         raise ContractError(
             f"the latent {latent.name!r} declares the shape [{latent.shape}] with {sizes}, but is {got}"
         )
+
+
+def graph_json(graph: Graph, gates: Mapping[str, float], wanted: Collection[str] = ()) -> dict[str, Any]:
+    """What graph.json holds: `latents` (name, reads, trains, in computing order) and `gates` (edge to share).
+
+    wanted: keep to these latents and all they need, such as a task's `wanted`; empty: all.
+    """
+    rows = graph.closure(wanted) if wanted else graph.latents
+    latents = [{"name": x.name, "reads": list(x.reads), "trains": list(x.trains)} for x in rows]
+    edges = [f"{read}->{x.name}" for x in rows for read in x.reads]
+    return {"latents": latents, "gates": {edge: gates[edge] for edge in edges}}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from jepa_world_model.core.graph import Graph
+from jepa_world_model.core.graph import Graph, graph_json
 from jepa_world_model.diagnostics.page import escape
 
 WIDTH, HEIGHT, GAP, DROP, PASS = (
@@ -21,17 +21,6 @@ WIDTH, HEIGHT, GAP, DROP, PASS = (
 LEGEND_WIDTH = 460  # px; a narrower picture would cut its legend off
 
 
-def graph_json(graph: Graph, gates: Mapping[str, float], wanted: Collection[str] = ()) -> dict[str, Any]:
-    """What graph.json holds: `latents` (name, reads, trains, in computing order) and `gates` (edge to share).
-
-    wanted: keep to these latents and all they need, such as a task's `wanted`; empty: all.
-    """
-    rows = graph.closure(wanted) if wanted else graph.latents
-    latents = [{"name": x.name, "reads": list(x.reads), "trains": list(x.trains)} for x in rows]
-    edges = [f"{read}->{x.name}" for x in rows for read in x.reads]
-    return {"latents": latents, "gates": {edge: gates[edge] for edge in edges}}
-
-
 def latents_of(gates: Mapping[str, float]) -> list[dict[str, Any]]:
     """The latents that a table of gates tells of, without their modules: for a run without graph.json."""
     reads: dict[str, list[str]] = {}
@@ -39,7 +28,10 @@ def latents_of(gates: Mapping[str, float]) -> list[dict[str, Any]]:
         source, _, target = edge.partition("->")
         reads.setdefault(source, [])
         reads.setdefault(target, []).append(source)
-    return [{"name": name, "reads": sources, "trains": []} for name, sources in reads.items()]
+    order: list[str] = []
+    while len(order) < len(reads):  # what is read comes before what reads it, wherever its edge stands
+        order += [n for n, sources in reads.items() if n not in order and set(sources) <= set(order)]
+    return [{"name": name, "reads": reads[name], "trains": []} for name in order]
 
 
 def graph_svg(

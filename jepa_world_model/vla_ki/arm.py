@@ -1,7 +1,8 @@
 """The embedded task: a planar arm, coloured targets, a scripted expert, questions about the picture.
 
 Drawn with numpy: the same pixels on every machine, thousands of frames a second, no graphics driver.
-World coordinates lie in [-1, 1], x to the right, y up; joint angles are in radians.
+World coordinates lie in [-1, 1], x to the right, y up. State and actions are places of the tip: a controller below
+turns them into joint angles, as end-effector control does.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from jepa_world_model.core.errors import UserError
 SIZE = 64  # pixels
 BASE = np.array([0.0, -0.85])
 LINK = 0.95  # length of each of the two links
-MAX_STEP = 0.25  # rad a step and joint
-SPEED = 0.12  # rad a step that the expert takes on average; at most 1.9 times as fast, below MAX_STEP
+MAX_STEP = 0.2  # world units that the tip moves in a step at most
+SPEED = 0.1  # world units a step that the expert takes on average; at most 1.9 times as fast, below MAX_STEP
+TIP = 0.09  # world units, the radius that the tip is drawn with
 EPISODE_STEPS = 40
 HOLD_STEPS = 8  # a demonstration shows this many steps at the target: as many as are carried out of a chunk
 # Scenes with a single target teach what a target is and where it lies; those with more, which one is meant.
 # Without them answers stayed at chance three times as long.
 MIN_TARGETS, MAX_TARGETS = 1, 3
+LOW, HIGH = (-0.8, -0.35), (0.8, 0.8)  # corners of the places of tips and targets
 RADIUS = 0.18  # world units of a target; a tip that is nearer than this counts as success
 COLOURS = {
     "red": (255, 0, 0),
@@ -46,7 +49,7 @@ _Y = (1 - (np.arange(SIZE) + 0.5) / SIZE * 2).astype(np.float32)[None, :, None] 
 class Scenes:
     """N pictures' worth of arms and targets."""
 
-    joints: np.ndarray  # [N,2] rad
+    tip: np.ndarray  # [N,2] world units
     targets: np.ndarray  # [N,K,2] world units
     colours: np.ndarray  # [N,K] index into NAMES, -1 for no target
     goal: np.ndarray  # [N] which of the K targets the instruction names
@@ -92,19 +95,18 @@ def sample_scenes(
         rng.random((n, MAX_TARGETS)), axis=1
     )  # so that the first target is not always the goal
     colours, targets = np.take_along_axis(colours, order, 1), np.take_along_axis(targets, order[..., None], 1)
-    return Scenes(inverse_kinematics(start), targets, colours, np.argmin(order, axis=1))
+    return Scenes(start, targets, colours, np.argmin(order, axis=1))
 
 
 def _spread(rng: np.random.Generator, n: int) -> np.ndarray:
     """K reachable places, none near another. [N,K,2]."""
-    low, high = np.array([-0.8, -0.35]), np.array([0.8, 0.8])
-    places = rng.uniform(low, high, (n, MAX_TARGETS, 2))
+    places = rng.uniform(LOW, HIGH, (n, MAX_TARGETS, 2))
     while True:
         gaps = np.linalg.norm(places[:, :, None] - places[:, None], axis=-1) + 9 * np.eye(MAX_TARGETS)
         crowded = gaps.min((1, 2)) < 0.4
         if not crowded.any():
             return places
-        places[crowded] = rng.uniform(low, high, (int(crowded.sum()), MAX_TARGETS, 2))
+        places[crowded] = rng.uniform(LOW, HIGH, (int(crowded.sum()), MAX_TARGETS, 2))
 
 
 def forward_kinematics(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -123,26 +125,27 @@ def inverse_kinematics(tip: np.ndarray) -> np.ndarray:
 
 
 def minimum_jerk(start: np.ndarray, goal: np.ndarray, steps: int = EPISODE_STEPS) -> np.ndarray:
-    """Joint paths that start and end at rest, then stay. Shapes: [N,2] twice -> [N,steps+1,2]."""
+    """Straight paths that start and end at rest, then stay. Shapes: [N,2] twice -> [N,steps+1,2]."""
     s = np.clip(np.arange(steps + 1)[None] / durations(start, goal)[:, None], 0, 1)[..., None]
     return start[:, None] + (goal - start)[:, None] * (10 * s**3 - 15 * s**4 + 6 * s**5)
 
 
 def durations(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Steps that the expert takes from joints to joints. Shapes: [N,2] twice -> [N] int."""
-    return np.clip(np.ceil(np.abs(goal - start).max(-1) / SPEED), 8, EPISODE_STEPS - HOLD_STEPS).astype(int)
+    """Steps that the expert takes from place to place. Shapes: [N,2] twice -> [N] int."""
+    return np.clip(
+        np.ceil(np.linalg.norm(goal - start, axis=-1) / SPEED), 8, EPISODE_STEPS - HOLD_STEPS
+    ).astype(int)
 
 
 def demonstrate(scenes: Scenes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The expert's states and actions, and how many steps of them a demonstration shows.
 
-    Action t is state t+1: where the joints shall be. As joint steps, most values were close to 0 (standard deviation
-    0.24 of the normalised range), so that a flow loss was noise for 94 % and arms missed; places fill the range.
+    Action t is state t+1: where the tip shall be. As steps of the joints, most values were close to 0 (standard
+    deviation 0.24 of the normalised range): a flow loss was noise for 94 %, and arms missed.
     Shapes: states [N,T,2], actions [N,T,2], lengths [N].
     """
-    goal = inverse_kinematics(scenes.goal_position)
-    path = minimum_jerk(scenes.joints, goal)
-    lengths = durations(scenes.joints, goal) + HOLD_STEPS
+    path = minimum_jerk(scenes.tip, scenes.goal_position)
+    lengths = durations(scenes.tip, scenes.goal_position) + HOLD_STEPS
     return path[:, :-1].astype(np.float32), path[:, 1:].astype(np.float32), lengths
 
 
@@ -154,8 +157,8 @@ def render(scenes: Scenes, chunk: int = 256) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _draw(joints: np.ndarray, targets: np.ndarray, colours: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    elbow, tip = (p.astype(np.float32) for p in forward_kinematics(joints))
+def _draw(tips: np.ndarray, targets: np.ndarray, colours: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    elbow, tip = (p.astype(np.float32) for p in forward_kinematics(inverse_kinematics(tips)))
     # Grey is 0 for the vision tower. On white, the constant part of every patch drowned the targets: after
     # 250 steps
     # of questions alone the gradient of the tower was 0.001 and answers were at chance; on 0 they began to be
@@ -170,7 +173,7 @@ def _draw(joints: np.ndarray, targets: np.ndarray, colours: np.ndarray, goal: np
         _paint(
             picture, radius[:, None, None] - _to_point(targets[:, k].astype(np.float32)), _RGB[colours[:, k]]
         )
-    _paint(picture, 0.045 - _to_point(tip), black)
+    _paint(picture, TIP - _to_point(tip), black)
     return np.rint(picture).astype(np.uint8)
 
 
@@ -211,19 +214,18 @@ class ArmSim:
 
     def observe(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Pictures [N,1,3,64,64] uint8, states [N,2] and instructions."""
-        return render(self.scenes)[:, None], self.scenes.joints.astype(np.float32), self.scenes.instructions
+        return render(self.scenes)[:, None], self.scenes.tip.astype(np.float32), self.scenes.instructions
 
     def step(self, actions: np.ndarray) -> None:
-        """Move every arm towards joint angles [N,2] rad, as far as the motors can in one step."""
-        joints = self.scenes.joints
-        joints = joints + np.clip(actions - joints, -MAX_STEP, MAX_STEP)
-        joints[:, 1] = np.clip(joints[:, 1], 0.0, np.pi)
-        self.scenes = replace(self.scenes, joints=joints)
+        """Move every tip towards a place [N,2], as far as the motors and the links can in one step."""
+        way = np.clip(actions, [-0.9, -0.5], [0.9, 0.85]) - self.scenes.tip
+        far = np.linalg.norm(way, axis=-1, keepdims=True)
+        tip = self.scenes.tip + way * np.minimum(1, MAX_STEP / np.maximum(far, 1e-9))
+        self.scenes = replace(self.scenes, tip=tip)
 
     def distances(self) -> np.ndarray:
         """From the tip to each target [N,K]; infinite where there is none."""
-        _, tip = forward_kinematics(self.scenes.joints)
-        gaps = np.linalg.norm(self.scenes.targets - tip[:, None], axis=-1)
+        gaps = np.linalg.norm(self.scenes.targets - self.scenes.tip[:, None], axis=-1)
         return np.where(self.scenes.colours >= 0, gaps, np.inf)
 
     def success(self) -> np.ndarray:
@@ -237,20 +239,33 @@ class ArmSim:
 
 
 QUESTION_KINDS = ("leftmost", "where", "presence", "count")
-PLACES = ("top left", "top right", "bottom left", "bottom right")
+# Finer than quadrants: what the VLM can tell of a place is what the action expert can read of it.
+ROWS, COLUMNS = ("top", "middle", "bottom"), ("far left", "left", "centre", "right", "far right")
+PLACES = tuple(f"{row} {column}" for row in ROWS for column in COLUMNS)
 CLOSED_SETS = {"leftmost": NAMES, "where": PLACES, "presence": ("yes", "no"), "count": NUMBERS[MIN_TARGETS:]}
 
 
 def ask(rng: np.random.Generator, scenes: Scenes) -> tuple[list[str], list[str], list[str]]:
     """A question about each scene, its answer, and its kind."""
     questions, answers, kinds = [], [], []
-    for targets, colours in zip(scenes.targets, scenes.colours, strict=True):
+    for tip, targets, colours in zip(scenes.tip, scenes.targets, scenes.colours, strict=True):
         kind = QUESTION_KINDS[rng.integers(len(QUESTION_KINDS))]
-        question, answer = _ask(rng, kind, targets[colours >= 0], colours[colours >= 0])
+        there = colours >= 0
+        if kind == "where" and rng.random() < 0.2:
+            question, answer = "where is the tip?", name_of(*tip)
+        else:
+            question, answer = _ask(rng, kind, targets[there], colours[there])
         questions.append(question)
         answers.append(answer)
         kinds.append(kind)
     return questions, answers, kinds
+
+
+def name_of(x: float, y: float) -> str:
+    """A place in words: three rows of equal height, five columns of equal width."""
+    (left, bottom), (right, top) = LOW, HIGH
+    row = ROWS[min(int((top - y) / (top - bottom) * 3), 2)]
+    return f"{row} {COLUMNS[min(int((x - left) / (right - left) * 5), 4)]}"
 
 
 def _ask(rng: np.random.Generator, kind: str, targets: np.ndarray, colours: np.ndarray) -> tuple[str, str]:
@@ -259,8 +274,7 @@ def _ask(rng: np.random.Generator, kind: str, targets: np.ndarray, colours: np.n
     if kind == "where":
         pick = rng.integers(len(colours))
         x, y = targets[pick]
-        place = f"{'top' if y > 0.225 else 'bottom'} {'left' if x < 0 else 'right'}"
-        return f"where is the {NAMES[colours[pick]]} target?", place
+        return f"where is the {NAMES[colours[pick]]} target?", name_of(x, y)
     if kind == "presence":
         absent = [c for c in range(len(NAMES)) if c not in colours]
         here = bool(rng.integers(2))

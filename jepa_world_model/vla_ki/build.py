@@ -148,7 +148,12 @@ def make_arm_data(cfg: KIDataConfig, seed: int = 0) -> Path:
         task=np.array([tasks.index(i) for i in scenes.instructions])[episode],
         cameras={CAMERA: arm.render(each)},
     )
-    return write_lerobot(folder, data, robot_type="planar_arm")
+    try:
+        return write_lerobot(folder, data, robot_type="planar_arm")
+    except UserError:
+        if folder.is_dir():  # another process was faster: its data are the same
+            return folder
+        raise
 
 
 def make_questions(count: int, rng: np.random.Generator) -> Questions:

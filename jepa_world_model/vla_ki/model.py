@@ -214,3 +214,10 @@ def slice_kv(kv: KV, length: int) -> KV:
 def to_float(images: Tensor) -> Tensor:
     """uint8 pixels to [-1, 1]; an absent camera (zeros) becomes -1."""
     return images.float() / 127.5 - 1
+
+
+def sizes(cfg: KIConfig) -> dict[str, int]:
+    """Parameters of each group, counted on the meta device: nothing is allocated."""
+    with torch.device("meta"):
+        model = Vla(cfg)
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}

@@ -28,7 +28,9 @@ class Quantiles:
         """Of the training split [N,D]. Errors: UserError for values that are not finite."""
         if not np.isfinite(values).all():
             bad = np.flatnonzero(~np.isfinite(values).all(0)).tolist()
-            raise UserError(f"dimensions {bad} hold values that are not finite; mend the data set")
+            raise UserError(
+                f"dimensions {bad} of states or actions hold values that are not finite; mend the data set"
+            )
         low, high = np.quantile(values.astype(np.float64), (0.01, 0.99), axis=0)
         return cls(low.astype(np.float32), high.astype(np.float32))
 
@@ -107,8 +109,17 @@ class Normalisers:
 
     @classmethod
     def fit(cls, data: RobotData, frames: np.ndarray) -> Normalisers:
-        """Of the given frames."""
-        return cls(Quantiles.fit(data.states[frames]), Quantiles.fit(data.actions[frames]))
+        """Of the given frames. Errors: UserError for an action dimension that its quantiles cannot scale."""
+        action = Quantiles.fit(data.actions[frames])
+        span = np.ptp(data.actions[frames], axis=0)
+        rare = np.flatnonzero(~action.moving & (span > 1e-6))
+        if len(rare):
+            raise UserError(
+                f"action dimensions {rare.tolist()} are degenerate: 98 % of their values are the same, yet they span "
+                f"{', '.join(f'{v:.3g}' for v in span[rare])}; quantiles cannot scale that, so leave them out of the data "
+                "set, or add demonstrations in which they move"
+            )
+        return cls(Quantiles.fit(data.states[frames]), action)
 
     def to_json(self) -> dict:
         """As plain values."""

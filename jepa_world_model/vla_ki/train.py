@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint,
 from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.engine import Hook, Outcome, fit
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.graph import graph_json
 from jepa_world_model.core.log import JsonlSink, Sink, TerminalSink, closing, rewind_metrics
 from jepa_world_model.core.optim import set_lr
 from jepa_world_model.core.proof import prove
@@ -32,7 +34,7 @@ from jepa_world_model.vla_ki.build import AVERAGED, Experiment, build, proof_row
 from jepa_world_model.vla_ki.config import KITrainConfig, read_config
 from jepa_world_model.vla_ki.evaluate import judge_of
 from jepa_world_model.vla_ki.prompt import PromptBuilder
-from jepa_world_model.vla_ki.table import BARRIER
+from jepa_world_model.vla_ki.table import BARRIER, GRAPH
 
 DRIFT_LIMIT = 50_000_000  # parameters; above it, a second copy of the VLM just to measure drift is too dear
 
@@ -150,6 +152,8 @@ def _train(cfg: KITrainConfig, argv: Sequence[str], world: World) -> tuple[Run, 
             exp.tools.save(run.folder)
         (run.folder / "reach.json").write_text(json.dumps(table.to_json(), indent=2))
         (run.folder / "reach.md").write_text(table.to_markdown())
+        graph = graph_json(GRAPH, exp.task.gates, exp.task.wanted)
+        (run.folder / "graph.json").write_text(json.dumps(graph, indent=2))
         announce(exp, table.to_text(), run)
     run = Run(folder=Path(world.told(str(run.folder) if run else "")))
     return run, _fit(sharded(exp), run, start)
@@ -159,12 +163,18 @@ def announce(exp: Experiment, reach: str, run: Run) -> None:
     """Say what will be trained, where the barrier is, and what to expect of the losses."""
     cfg, size = exp.cfg, sum(p.numel() for p in exp.task.model.parameters())
     keep, fast = cfg.gates()[BARRIER], exp.tools.fast
+    still = np.flatnonzero(~exp.tools.norm.action.moving).tolist()
     lines = [
         f"run {run.folder}  device {exp.device}  {size / 1e6:.2f}M trained parameters",
         f"data {exp.data.robot.name}: {len(exp.data.robot.bounds)} episodes, {len(exp.data.train)} training "
         f"frames, {len(exp.data.train_questions or ())} questions",
         f"FAST: {fast.vocab_size} ids, validation chunks come back with an error of {exp.fast_rmse:.3f} "
         f"(1 is half the range), {fast.clipped} of {fast.encoded} coefficients were clipped",
+        *(
+            [f"action dimensions {still} never change: they are learned as 0, FAST leaves them out"]
+            if still
+            else []
+        ),
         f"knowledge insulation {'on' if cfg.setting == 'insulated' else 'OFF'} in the training graph: "
         f"{BARRIER} passes {keep:g} of the action gradient, in every layer",
         "",

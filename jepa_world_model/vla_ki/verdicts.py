@@ -7,7 +7,7 @@ import html
 import io
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -137,11 +137,11 @@ def references(count: int = 500) -> dict[str, float]:
     ends = {
         "the scripted expert": sim.scenes.goal_position,
         "any target, whatever it is told": sim.scenes.targets[np.arange(count), blind],
-        "random places": rng.uniform((-0.8, -0.35), (0.8, 0.8), (count, 2)),
+        "random places": rng.uniform(arm.LOW, arm.HIGH, (count, 2)),
     }
     found = {"holding still": float(sim.success().mean())}
     for name, place in ends.items():
-        sim.scenes = arm.replace(sim.scenes, joints=arm.inverse_kinematics(place))
+        sim.scenes = replace(sim.scenes, tip=place)
         found[name] = float(sim.success().mean())
     return found
 

@@ -17,7 +17,7 @@ def scenes() -> arm.Scenes:
 
 
 def test_inverse_kinematics_inverts_forward_kinematics(scenes):
-    for place in (scenes.goal_position, arm.forward_kinematics(scenes.joints)[1]):
+    for place in (scenes.goal_position, scenes.tip):
         _, tip = arm.forward_kinematics(arm.inverse_kinematics(place))
         np.testing.assert_allclose(tip, place, atol=1e-9)
 
@@ -28,7 +28,7 @@ def test_the_expert_reaches_the_named_target_from_rest_to_rest(scenes):
     sim = arm.ArmSim(scenes)
     assert not sim.success().any()
     for t in range(arm.EPISODE_STEPS):
-        np.testing.assert_allclose(sim.scenes.joints, states[:, t], atol=1e-5)
+        np.testing.assert_allclose(sim.scenes.tip, states[:, t], atol=1e-5)
         sim.step(actions[:, t])
     assert sim.success().all()
     for row, length in enumerate(lengths):
@@ -38,7 +38,7 @@ def test_the_expert_reaches_the_named_target_from_rest_to_rest(scenes):
         )  # it has arrived, and stays
     assert all(x.all() for x in sim.followed())
     steps = actions - states
-    assert np.abs(steps).max() < arm.MAX_STEP
+    assert np.linalg.norm(steps, axis=-1).max() < arm.MAX_STEP
     assert np.abs(steps[:, [0, -1]]).max() < 0.03  # slow at both ends
     jerk = np.abs(np.diff(steps, n=2, axis=1)).max()
     assert jerk < 0.08
@@ -69,7 +69,7 @@ def test_pictures_show_targets_and_tip_where_they_are(scenes):
     assert pictures.shape == (300, 3, 64, 64)
     assert pictures.dtype == np.uint8
     pixel = lambda p: (int((1 - p[1]) * 32), int((p[0] + 1) * 32))
-    _, tips = arm.forward_kinematics(scenes.joints)
+    tips = scenes.tip
     for row in range(50):
         for place, colour in zip(scenes.targets[row], scenes.colours[row], strict=True):
             if colour >= 0 and np.linalg.norm(place - tips[row]) > 0.25:
@@ -98,12 +98,20 @@ def test_questions_have_the_right_answers(scenes):
         if kind == "leftmost":
             assert answer == names[scenes.targets[row][present][:, 0].argmin()]
         if kind == "where":
-            x, y = scenes.targets[row][present][names.index(question.split()[3])]
-            assert answer == f"{'top' if y > 0.225 else 'bottom'} {'left' if x < 0 else 'right'}"
+            about = question.split()[3].strip("?")
+            x, y = scenes.tip[row] if about == "tip" else scenes.targets[row][present][names.index(about)]
+            assert answer.split()[0] == ("top" if y > 0.42 else "middle" if y > 0.03 else "bottom") or (
+                min(abs(y - 0.4167), abs(y - 0.0333)) < 0.02
+            )
+            assert ("left" in answer) == (x < -0.16)
+            assert ("far" in answer) == (abs(x) > 0.48)
 
 
-def test_motors_have_a_limit(scenes):
+def test_motors_and_links_have_a_limit(scenes):
     sim = arm.ArmSim(dataclasses.replace(scenes))
-    before = sim.scenes.joints.copy()
-    sim.step(np.full((300, 2), 5.0))
-    assert np.abs(sim.scenes.joints - before).max() <= arm.MAX_STEP + 1e-9
+    for _ in range(12):
+        before = sim.scenes.tip.copy()
+        sim.step(np.full((300, 2), 5.0))
+        assert np.linalg.norm(sim.scenes.tip - before, axis=-1).max() <= arm.MAX_STEP + 1e-9
+    _, drawn = arm.forward_kinematics(arm.inverse_kinematics(sim.scenes.tip))
+    np.testing.assert_allclose(drawn, sim.scenes.tip, atol=0.05)  # the corner of the picture is just in reach

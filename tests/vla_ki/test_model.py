@@ -10,7 +10,7 @@ import torch
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.vla_ki.gemma import GEMMA, Gemma, rope, rotate
 from jepa_world_model.vla_ki.masks import attention_mask, positions, suffix_mask, suffix_positions
-from jepa_world_model.vla_ki.model import PRESETS, KIConfig, Vla, run_prefix, slice_kv, to_float
+from jepa_world_model.vla_ki.model import PRESETS, KIConfig, Vla, run_prefix, sizes, slice_kv, to_float
 
 CFG = KIConfig(prompt_length=6, answer_length=4, vocab_size=64, horizon=5, action_dim=3)
 
@@ -183,3 +183,26 @@ def test_cross_entropy_by_chunks_is_the_same_with_its_gradient():
 def test_impossible_models_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(CFG, **change)
+
+
+@pytest.mark.parametrize("name", ["pi05", "pi05_ki", "pi05_droid_ki"])
+def test_full_size_presets_have_the_published_counts(name):
+    found = sizes(PRESETS[name])
+    width, mlp, kv = 2048, 16384, 256
+    layer = 3 * width * mlp + 2 * width * width + 2 * width * kv + 2 * width
+    assert (
+        found["vlm"] == 257152 * width + 18 * layer + width
+    )  # 2.51 billion: Gemma 2B with PaliGemma's vocabulary
+    tower = 27 * (4 * (1152 * 1152 + 1152) + 2 * 1152 * 4304 + 4304 + 1152 + 4 * 1152)
+    tower += (
+        3 * 14 * 14 * 1152 + 1152 + 256 * 1152 + 2 * 1152
+    )  # 412 million: SigLIP So400m/14 without its head
+    assert found["vision"] == tower + 1152 * 2048 + 2048
+    assert (
+        found["vlm"] + found["vision"] == 2_923_466_480 - 64 * width
+    )  # paligemma-3b-pt-224, its 64 spare rows cut
+    plain = 18 * (3 * 1024 * 4096 + 2 * 1024 * 2048 + 2 * 1024 * 256)
+    assert plain == pytest.approx(311e6, rel=0.01)  # "300M"; modulated norms and time add 119 million
+    assert found["expert"] == pytest.approx(
+        plain + 37 * (1024 * 3072 + 3072) + 2 * 1024 * 1025 + 66e3, rel=1e-3
+    )
