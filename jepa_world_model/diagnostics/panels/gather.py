@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ STARTS = 48  # frames that counterfactual actions are imagined from
 LINE = 5  # times that one action is repeated
 LONG = 64  # steps of the rollout that norms are watched over
 FILMS = 3
+SMALL = 96  # px; encoding such frames is not worth a second thread either
 GOALS = 16
 FROM = 192  # frames that the steps to each goal are counted from
 
@@ -53,7 +55,7 @@ class Witness:
 
 def gather(witness: Witness, batch: Batch, *, seed: int = 0) -> Evidence:
     """Question a model. Draws no global random number; the model is left as it was."""
-    with torch.no_grad():
+    with torch.no_grad(), one_thread() if batch.frames.shape[-1] <= SMALL else contextlib.nullcontext():
         return _Gatherer(witness, batch, Streams(seed)).run()
 
 
@@ -78,15 +80,18 @@ class _Gatherer:
         if self.places is not None and self.places.shape[-1] > 2:
             layout = np.unique(self.places[:, 0, 2:], axis=0, return_inverse=True)[1].reshape(-1)
         anchored = {k: v - v[:, :1] if k == "p" else v for k, v in self.latents.items()}
-        starts = self._starts()
+        fed = self._self_fed()
+        with one_thread():
+            small = {
+                "one_step": self._one_step(), "norms": self._norms(), "measured": self._measured(),
+                "pose_sums": self._pose_sums(), "h_two_steps": self._h_two_steps(), "laps": self._laps(),
+                "to_go": self._to_go(layout), **self._counterfactuals(*self._starts()),
+            }  # fmt: skip
         return Evidence(
             space=batch.space, horizon=self.horizon, frames=batch.frames[:, first:].cpu().numpy(),
             actions=batch.actions[:, first:].cpu().numpy(), action_id=batch.action_id[:, first:].cpu().numpy(),
-            noop=batch.noop[:, first:].cpu().numpy(), episode=batch.episode.cpu().numpy(),
-            places=self.places, changed=self._changed(), layout=layout, latents=anchored, self_fed=self._self_fed(),
-            one_step=self._one_step(), norms=self._norms(), measured=self._measured(),
-            pose_sums=self._pose_sums(), h_two_steps=self._h_two_steps(), laps=self._laps(),
-            to_go=self._to_go(layout), **self._counterfactuals(*starts),
+            noop=batch.noop[:, first:].cpu().numpy(), episode=batch.episode.cpu().numpy(), places=self.places,
+            changed=self._changed(), layout=layout, latents=anchored, self_fed=fed, **small,
         )  # fmt: skip
 
     # Along true frames
@@ -331,6 +336,17 @@ class _Gatherer:
 
 def _known_alone(gatherer: _Gatherer, role: str) -> bool:
     return gatherer.names[role] in gatherer.dynamics.goal_latents
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread inside: hundreds of small steps gain little from a second, and on a busy machine wait for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def integrating(dynamics: Dynamics) -> Dynamics:

@@ -55,9 +55,10 @@ def test_swapped_actions_are_other_actions():
 
 def test_the_same_seed_gives_the_same_evidence_and_draws_no_global_number():
     torch.manual_seed(7)
-    before = torch.get_rng_state()
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
     one, two, other = ask(), ask(), ask(seed=1)
     assert torch.equal(before, torch.get_rng_state())
+    assert torch.get_num_threads() == threads
     np.testing.assert_array_equal(one.one_step.swapped["h"], two.one_step.swapped["h"])
     np.testing.assert_array_equal(one.norms["h"], two.norms["h"])
     assert (one.one_step.swapped["h"] != other.one_step.swapped["h"]).any()
