@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -210,8 +211,13 @@ def check_planning(cfg: TrainConfig) -> None:
         cfg.plan.planner_for(world_of(cfg.plan, cfg).space.kind)
 
 
-def plan_hook(cfg: TrainConfig, model: WorldModel, data: DataSet) -> Hook:
-    """Planning every `cfg.plan_every` steps of a training: numbers under `plan/`, chance's beside them."""
+def plan_hook(
+    cfg: TrainConfig, model: WorldModel, data: DataSet, applied: Callable[[], Any] = nullcontext
+) -> Hook:
+    """Planning every `cfg.plan_every` steps of a training: numbers under `plan/`, chance's beside them.
+
+    applied: a context in which the model has the weights that are evaluated.
+    """
     planning = Planning(cfg.plan, cfg, world_of(cfg.plan, cfg), lambda: data)
     chance: dict[str, float] = {}
 
@@ -221,7 +227,8 @@ def plan_hook(cfg: TrainConfig, model: WorldModel, data: DataSet) -> Hook:
             streams = Streams(cfg.plan.seed)
             rules = summary(planning.follow(RandomPolicy(planning.world, streams=streams)))["success"]
             chance.update({f"plan/random_{rule}": row["rate"] for rule, row in rules.items()})
-        values = _numbers(planning.model_arm(model, cfg.plan.cost)[1])
+        with applied():
+            values = _numbers(planning.model_arm(model, cfg.plan.cost)[1])
         return values | chance | {"plan/seconds": time.perf_counter() - start}
 
     return Hook(name="plan", every=cfg.plan_every, call=call, at_end=True)

@@ -202,7 +202,8 @@ def _watching(
         start=start.step, average=average,
     )  # fmt: skip
     assert isinstance(task.model, WorldModel)
-    plans = [plan_hook(cfg, task.model, experiment.episodes)] if cfg.plan_every else []
+    applied = partial(average.applied, task.model) if average else nullcontext
+    plans = [plan_hook(cfg, task.model, experiment.episodes, applied)] if cfg.plan_every else []
     pictures_every = cfg.eval_every if tracking.trackers else 0  # a report needs the last ones alone
     return watch, [
         Hook(name="evaluate", every=cfg.eval_every, call=watch.evaluate, at_end=True),

@@ -134,7 +134,7 @@ def test_planning_while_training_logs_its_numbers_and_leaves_no_trace(tmp_path, 
         for key, value in (FAST | {"pictures": 0}).items()
         for word in (f"--plan.{key.replace('_', '-')}", str(value))
     ]
-    quiet = ["--steps", "4", "--eval-every", "0", "--no-report"]
+    quiet = ["--steps", "4", "--eval-every", "0", "--no-report", "--ema", "0.9"]
     assert run(*quiet, "--name", "with", "--plan-every", "2", *plan) == 0
     assert run(*quiet, "--name", "without") == 0
     rows = [row for row in read_metrics(tmp_path / "runs/with/metrics.jsonl") if "plan/ever" in row]
