@@ -20,7 +20,9 @@ from jepa_world_model.planning.costs import Measure, goal_latent
 from jepa_world_model.planning.dynamics import Dynamics, State
 from jepa_world_model.planning.graph import merge_states
 
-ROWS_AT_ONCE = 1024  # of a nearest-node look-up: the table of scores should stay in the cache
+ROWS_AT_ONCE = (
+    128  # of a nearest-node look-up: the scores stay in the cache; 2.4 ms for 2048 rows, at 1024 6.6
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +76,22 @@ class ReachGraph:
     def _offset(self) -> Tensor:
         return self.nodes.square().sum(1) / 2
 
+    @cached_property
+    def _across(self) -> Tensor:
+        return self.nodes.T.contiguous()
+
     def nearest(self, points: Tensor) -> Tensor:
         """The node nearest to each projected point: [N,d] -> [N]."""
         if points.device.type != "cpu":
             return torch.addmm(self._offset, points, self.nodes.T, alpha=-1).argmin(1)
-        found = torch.empty(len(points), dtype=torch.int64)
+        found, points = np.empty(len(points), np.int64), points.detach()
+        room = torch.empty(min(ROWS_AT_ONCE, len(points)), len(self.nodes))
         for rows in range(0, len(points), ROWS_AT_ONCE):
-            some = points[rows : rows + ROWS_AT_ONCE].detach()
-            score = torch.addmm(self._offset, some, self.nodes.T, alpha=-1)
+            some = points[rows : rows + ROWS_AT_ONCE]
+            score = torch.addmm(self._offset, some, self._across, alpha=-1, out=room[: len(some)])
             # numpy's argmin is vectorised on the CPU, torch's is not: 0.6 against 8.7 ms for 2048 x 1924.
-            found[rows : rows + ROWS_AT_ONCE] = torch.from_numpy(score.numpy().argmin(1))
-        return found
+            score.numpy().argmin(1, out=found[rows : rows + ROWS_AT_ONCE])
+        return torch.from_numpy(found)
 
     @cached_property
     def matrix(self) -> Any:
