@@ -128,21 +128,34 @@ def difference(loss: str, way: str, declared: frozenset[str], measured: frozense
         yield f"the loss {loss!r} declares that it moves {', '.join(sorted(missing))}, but no gradient arrives ({way})"
 
 
-def jittered(model: nn.Module, generator: torch.Generator, scale: float = 0.05) -> nn.Module:
-    """A copy with noise on every parameter, so that a zero-initialised layer cannot pass for a barrier."""
+def jittered(
+    model: nn.Module, generator: torch.Generator, scale: float = 0.05, share: float = 1.0
+) -> nn.Module:
+    """A copy with noise on every parameter, so that a zero-initialised layer cannot pass for a barrier.
+
+    share: what is kept of the weights themselves.
+    """
     twin = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in twin.parameters():
             noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-            parameter.add_(noise * scale)
+            parameter.mul_(share).add_(noise * scale)
     return twin
+
+
+# A margin hides a loss on some weights: `vicreg_var` is 0 wherever z varies more than it asks for, as it may after the
+# start is calibrated. A loss that is 0 on weights of every size compares something with itself.
+SHARES = (1.0, 0.3, 3.0)
 
 
 def measure(task: Task, batch: Any, *, seed_name: str = "proof") -> ReachTable:
     """Derived and measured reach of every active loss, on a jittered copy of the model and the given batch."""
-    twin = task.with_model(jittered(task.model, task.streams.torch(seed_name)))
-    twin.model.train()
-    terms = twin.terms(batch)
+    for share in SHARES:
+        twin = task.with_model(jittered(task.model, task.streams.torch(seed_name), share=share))
+        twin.model.train()
+        terms = twin.terms(batch)
+        if all(bool(term.detach() != 0) for term in terms.values()):
+            break
     measured = reach(terms, twin.groups)
     values = {name: float(term.detach()) for name, term in terms.items()}
     weights = {loss.name: task.weights[loss.name] for loss in task.losses}

@@ -52,6 +52,20 @@ def test_a_loss_compared_with_itself_is_refused():
         prove(alone(registry_with("itself", itself, moves=("features",))), toy_batch())
 
 
+def test_a_margin_that_hides_a_loss_on_some_weights_is_no_fault():
+    def varied(view):
+        """Features vary by more than a margin."""
+        return torch.relu(0.85 - view.features.std())
+
+    task = alone(registry_with("varied", varied, moves=("features",)))
+    with torch.no_grad():
+        for parameter in task.model.parameters():
+            parameter.mul_(8.0)
+    batch = toy_batch()
+    assert float(task.terms(batch)["varied"].detach()) == 0.0
+    assert prove(task, batch).values["varied"] > 0
+
+
 def test_a_hidden_detach_in_a_latent_is_refused():
     graph = Graph((Latent("features", lambda at: stop(at.model.body(at.batch)), trains=("body",)),))
     with pytest.raises(ContractError, match="declares that it moves body, but no gradient arrives"):
