@@ -15,19 +15,15 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from jepa_world_model.core.checkpoint import latest_checkpoint, read_extra
 from jepa_world_model.core.config import from_toml
 from jepa_world_model.core.rng import Streams
 from jepa_world_model.data.episodes import Episodes as Dataset
-from jepa_world_model.data.episodes import rows_of
-from jepa_world_model.diagnostics.plan_page import Offered, PlanView, write_plan_page
-from jepa_world_model.envs.layouts import MOVES, free_cells
+from jepa_world_model.diagnostics.plan_page import view_of, write_plan_page
 from jepa_world_model.envs.loops import TESTS, Pairs, make_pairs
 from jepa_world_model.experiment import TrainConfig, build, load, open_dataset, train
 from jepa_world_model.planning.closed_loop import (
@@ -39,72 +35,34 @@ from jepa_world_model.planning.closed_loop import (
 )
 from jepa_world_model.planning.costs import LatentDistance
 from jepa_world_model.planning.dynamics import Dynamics, WorldModelDynamics
-from jepa_world_model.planning.graph import GraphConfig, build_graph
-from jepa_world_model.planning.lattice import Lattice, LatticeConfig
+from jepa_world_model.planning.known import Known
 from jepa_world_model.planning.oracles import make_oracle, true_cost
 from jepa_world_model.planning.planners import CategoricalCemConfig
-from jepa_world_model.planning.pose import action_steps, imagined_increments, read_frames
 from jepa_world_model.planning.rollout import Objective
 from jepa_world_model.planning.routes import GraphRouter, LatticeRouter, RoutePolicy
 from jepa_world_model.planning.scores import summary, weights_hash, wilson
 from jepa_world_model.planning.worlds import GridworldWorld
 
-FRAMES = 6000  # of the data, in the graphs and behind the increments
 STEPS = 60  # of an episode; a route that is done rests
 CEM = LoopConfig(steps=40, horizon=12, replan=4)
 SEARCH = CategoricalCemConfig(samples=64, rounds=4, elites=10)
 
 
-def sample(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of evenly chosen whole episodes, and which of them have an action: positions in those rows."""
-    count = min(len(data), max(1, FRAMES // int(np.median(data.lengths))))
-    bounds = data.bounds[np.unique(np.linspace(0, len(data) - 1, count).round().astype(np.int64))]
-    rows = rows_of(bounds)
-    last = np.cumsum(bounds[:, 1]) - 1
-    return rows, np.setdiff1d(np.arange(len(rows)), last)
-
-
 class Arms:
-    """Everything that a model and its data give a planner, made once."""
+    """Every planner over one model and its data."""
 
-    def __init__(self, dynamics: Dynamics, data: Dataset, world: GridworldWorld, seed: int) -> None:
-        self.dynamics, self.world, self.seed = dynamics, world, seed
-        rows, self.before = sample(data)
-        self.frames, self.raw = np.asarray(data.frames[rows]), np.asarray(data.actions[rows])
-        self.cache: dict[str, object] = {}
-
-    def latent(self, name: str) -> np.ndarray:
-        """A latent of the sampled frames, each seen alone."""
-        return self._once(f"latent {name}", lambda: read_frames(self.dynamics, self.frames, name))
-
-    def _once(self, key: str, make: Callable[[], object]):
-        if key not in self.cache:
-            self.cache[key] = make()
-        return self.cache[key]
-
-    def steps(self):
-        """What each action adds to the pose, imagined on the data."""
-        actions = torch.from_numpy(self.dynamics.space.encode(self.raw[self.before]))
-
-        def make():
-            delta = imagined_increments(self.dynamics, self.frames[self.before], actions)
-            return action_steps(delta, self.raw[self.before], self.dynamics.space.dim)
-
-        return self._once("steps", make)
+    def __init__(self, known: Known, world: GridworldWorld, seed: int) -> None:
+        self.known, self.dynamics, self.world, self.seed = known, known.dynamics, world, seed
 
     def graph(self, name: str, count: int) -> Policy:
         """Shortest ways over the data in h or p."""
-        before, resting = self.before, self.dynamics.space.is_noop(self.raw[self.before])
-        make = lambda: build_graph(
-            self.latent(name), before, before + 1, self.raw[before], GraphConfig(), resting=resting
-        )
-        graph = self._once(f"graph {name}", make)
+        graph = self.known.graph(name)
         return RoutePolicy(self.dynamics, [GraphRouter(graph, name) for _ in range(count)], step=graph.step)
 
     def lattice(self, count: int, *, look: bool) -> Policy:
         """Sums of increments."""
-        steps = self.steps()
-        routers = [LatticeRouter(steps.mean, LatticeConfig()) for _ in range(count)]
+        steps = self.known.steps
+        routers = [LatticeRouter(steps.mean) for _ in range(count)]
         return RoutePolicy(self.dynamics, routers, look=look, step=steps.step)
 
     def cem(self, dynamics: Dynamics, cost) -> Policy:
@@ -112,34 +70,6 @@ class Arms:
         return PlanningPolicy(
             dynamics, SEARCH, Objective(cost=cost), CEM, streams=Streams(self.seed), max_norm=float("inf")
         )
-
-    def page(self, out: Path, title: str) -> Path:
-        """A page to pick start and goal on, every pair planned by the graphs and the lattice."""
-        cells = free_cells(self.world.walls)
-        drawn, steps = self.world.draw(cells), self.steps()
-        h, p = (read_frames(self.dynamics, drawn, name) for name in ("h", "p"))
-        lattice, graphs = Lattice(steps.mean), {}
-        for name in ("h", "p"):
-            self.graph(name, 1)
-            graphs[name] = self.cache[f"graph {name}"]
-        middle, axes = p.mean(0), np.linalg.svd(steps.mean, full_matrices=False)[2][:2]
-        shown = np.unique(self.frames, axis=0)
-        seen = (drawn[:, None] == shown[None]).all((2, 3, 4)).any(1)
-        off = "the start or the goal is not in the data"
-        planners = {
-            "pose lattice": Offered(route=lambda a, b: lattice.route(p[a], p[b]), adds_up=True),
-            "graph over h": Offered(route=lambda a, b: graphs["h"].route(h[a], h[b]), why=off),
-            "graph over p": Offered(route=lambda a, b: graphs["p"].route(p[a], p[b]), why=off),
-        }
-        # The map is turned so that right and down lie as in the world, where the pose allows it.
-        plane = axes @ steps.mean.T  # [2,A]
-        turn = np.linalg.svd(plane @ MOVES)
-        axes = (turn[0] @ turn[2]).T @ axes
-        view = PlanView(
-            world=self.world, pose=(p - middle) @ axes.T / steps.step, increments=steps.mean @ axes.T / steps.step,
-            seen=seen, planners=planners,
-        )  # fmt: skip
-        return write_plan_page(view, out, title)
 
     def policy(self, arm: str, count: int) -> Policy:
         """The policy of an arm."""
@@ -241,9 +171,11 @@ def main() -> None:
             rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
             for model in ("trained", "untrained") if args.untrained else ("trained",):
                 dynamics, data, digest = dynamics_of(folder, untrained=model == "untrained")
-                arms = Arms(dynamics, data, GridworldWorld(layout=layout), seed)
+                known, world = Known(dynamics, data), GridworldWorld(layout=layout)
+                arms = Arms(known, world, seed)
                 if args.page and model == "trained":
-                    print(arms.page(args.out / f"plan-{folder.name}.html", f"Plans: {layout}, seed {seed}"))
+                    page = args.out / f"plan-{folder.name}.html"
+                    print(write_plan_page(view_of(known, world), page, f"Plans: {layout}, seed {seed}"))
                 for arm in args.arms:
                     for pairs in tests:
                         key = {"layout": layout, "seed": seed, "model": model, "weights": digest[:16]}

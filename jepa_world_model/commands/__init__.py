@@ -9,6 +9,10 @@ COMMANDS = {  # name -> (module, or module:function, that takes the flags; what 
     "inspect": ("jepa_world_model.commands.inspect", "look at a data set: statistics, pictures, warnings"),
     "gradients": ("jepa_world_model.commands.gradients", "show and prove which loss moves which module"),
     "plan": ("jepa_world_model.commands.plan", "plan with a run in closed loop, beside chance and an oracle"),
+    "plan-page": (
+        "jepa_world_model.commands.plan_page",
+        "write a page to pick start and goal on and watch plans",
+    ),
     "report": ("jepa_world_model.commands.report", "write the report page of a run again"),
     "diagnose": ("jepa_world_model.commands.diagnose", "question a run's model and name its fault"),
     "export": ("jepa_world_model.commands.export", "write a run's model for others: weights, card, programs"),

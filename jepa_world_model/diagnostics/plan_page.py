@@ -16,6 +16,9 @@ from jepa_world_model.core.run import atomic_write
 from jepa_world_model.diagnostics.page import Section, page
 from jepa_world_model.envs.layouts import MOVES, free_cells
 from jepa_world_model.planning.graph import Route
+from jepa_world_model.planning.known import Known
+from jepa_world_model.planning.lattice import Lattice, LatticeConfig
+from jepa_world_model.planning.pose import need_measured_pose, read_frames
 from jepa_world_model.planning.worlds import GridworldWorld
 
 ASSETS = Path(__file__).parent / "assets"
@@ -49,6 +52,38 @@ class PlanView:
             )
         if self.pose.shape != (count, 2) or self.seen.shape != (count,) or not self.planners:
             raise ValueError(f"the page needs pose [{count},2], seen [{count}] and a planner")
+
+
+def view_of(known: Known, world: GridworldWorld) -> PlanView:
+    """The lattice and the graphs over h and p of a model with a measured pose.
+
+    Errors: UserError where a lone frame has no pose.
+    """
+    need_measured_pose(known.dynamics)
+    cells = free_cells(world.walls)
+    drawn, steps = world.draw(cells), known.steps
+    p = read_frames(known.dynamics, drawn, "p")
+    # A pose that composes needs a few dozen places a route; one that does not would search for minutes.
+    lattice = Lattice(steps.mean, LatticeConfig(max_expanded=500))
+    planners = {"pose lattice": Offered(route=lambda a, b: lattice.route(p[a], p[b]), adds_up=True)}
+    for name in ("h", "p"):
+        if name in known.dynamics.goal_latents:
+            planners[f"graph over {name}"] = _graph_offer(known, drawn, name)
+    # The map is turned so that its right and down lie as in the world, as far as a pose without distortion can.
+    axes = np.linalg.svd(steps.mean, full_matrices=False)[2][:2]
+    left, _, right = np.linalg.svd(axes @ steps.mean.T @ MOVES)
+    axes = (left @ right).T @ axes / steps.step
+    seen = {frame.tobytes() for frame in np.unique(known.frames, axis=0)}
+    return PlanView(
+        world=world, pose=(p - p.mean(0)) @ axes.T, increments=steps.mean @ axes.T,
+        seen=np.array([frame.tobytes() in seen for frame in drawn]), planners=planners,
+    )  # fmt: skip
+
+
+def _graph_offer(known: Known, drawn: np.ndarray, name: str) -> Offered:
+    graph, states = known.graph(name), read_frames(known.dynamics, drawn, name)
+    why = "the start or the goal is not in the data, or no episode leads from one to the other"
+    return Offered(route=lambda a, b: graph.route(states[a], states[b]), why=why)
 
 
 def page_data(view: PlanView) -> dict[str, Any]:
