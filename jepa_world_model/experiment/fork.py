@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read_config(argv: Sequence[str], *, prog: str, description: str) -> TrainCon
 def _value_of(argv: Sequence[str], flag: str) -> str | None:
     """What the last `flag VALUE` or `flag=VALUE` among the words says; None where there is none."""
     found = None
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in pairwise([*argv, ""]):
         name, has_value, value = word.partition("=")
         if name.replace("_", "-") == flag:
             found = value if has_value else following

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import jepa_world_model_trainer as trainer
 from jepa_world_model.cli import main as cli
 from jepa_world_model.core.checkpoint import latest_checkpoint
+from jepa_world_model.experiment import TrainConfig, read_config
 from tests.experiment.test_run import TINY, numbers
 
 FLAGS = [
@@ -161,3 +162,7 @@ def test_other_shapes_are_refused_by_name(family, capsys):
 def test_another_order_of_the_data_is_told(family, capsys):
     assert trainer.main(["--fork", "parent@4", "--name", "child", "--seed", "1"]) == 0
     assert "seed differs, so the windows come in another order" in capsys.readouterr().out
+
+
+def test_no_flag_at_all_is_the_defaults():
+    assert read_config([], prog="jepa-wm train", description="") == TrainConfig()  # what `make train` runs
