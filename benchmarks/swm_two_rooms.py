@@ -65,7 +65,7 @@ def score(given: argparse.Namespace) -> None:
     from stable_worldmodel.envs.two_room.expert_policy import ExpertPolicy
     from stable_worldmodel.policy import RandomPolicy
 
-    run = jwm.load(given.run, device=given.device)
+    run = jwm.load(given.run, device=given.device, step=given.step)
     dataset = HDF5Dataset(path=given.dataset)
     episodes, starts = cases(dataset, given.episodes, given.goal_offset, given.seed)
     size = run.cfg.model.image_size
@@ -112,6 +112,7 @@ def main() -> None:
     scoring.add_argument("--run", required=True)
     scoring.add_argument("--dataset", required=True)
     scoring.add_argument("--device", default="auto")
+    scoring.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
     for flag, default in (
         ("episodes", 25), ("goal-offset", 25), ("budget", 50), ("horizon", 15), ("receding", 5), ("samples", 200),
         ("iterations", 6), ("elites", 20), ("seed", 0),

@@ -239,11 +239,21 @@ class TensorBoardTracker(Guarded):
 
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """A Markdown table among the texts."""
-        self._do(step, lambda: self._writer.add_text(name, markdown(columns, rows), step))
+        self._text(step, name, markdown(columns, rows))
 
     def files(self, step: int, name: str, folder: Path) -> None:
         """Where they lie, among the texts."""
-        self._do(step, lambda: self._writer.add_text(name, f"`{folder}`", step))
+        self._text(step, name, f"`{folder}`")
+
+    def _text(self, step: int, name: str, text: str) -> None:
+        from torch.utils.tensorboard.summary import text as text_summary
+
+        def act() -> None:
+            made = text_summary(name, text)
+            made.value[0].tag = name  # `add_text` would leave "/text_summary" at its end
+            self._writer.file_writer.add_summary(made, step)
+
+        self._do(step, act)
 
     def close(self) -> None:
         """Write what is left."""

@@ -183,9 +183,9 @@ def test_tensorboard_reads_every_kind_under_its_name(tmp_path):
     assert (image.width, image.height, image.encoded_image_string[:4]) == (6, 4, b"\x89PNG")
     (film,) = events.Images("videos/open_loop")
     assert film.encoded_image_string == (tmp_path / "a.gif").read_bytes()
-    (table,) = events.Tensors("tables/reach/text_summary")
+    (table,) = events.Tensors("tables/reach")
     assert "| jepa | 0.5 |  |" in table.tensor_proto.string_val[0].decode()
-    (files,) = events.Tensors("files/checkpoint/text_summary")
+    (files,) = events.Tensors("files/checkpoint")
     assert "step-00000003" in files.tensor_proto.string_val[0].decode()
 
 
