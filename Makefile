@@ -24,7 +24,7 @@ site: $(VENV)/installed-dev
 wheel-check: $(VENV)/installed
 	$(BIN)/python benchmarks/wheel.py $(FLAGS)
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .

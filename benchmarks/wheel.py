@@ -115,6 +115,7 @@ def main() -> int:
         python, command = binaries / "python", str(binaries / "jepa-wm")
         where = "import jepa_world_model as m, sys; assert m.__file__.startswith(sys.prefix), m.__file__"
         train = [command, "train", "--steps", str(given.steps), "--name", "w"]
+        plan = [command, "plan", "runs/w", "--episodes", "4", "--steps", "20"]
         shipped = [command, "train", "--config", "atari_freeway", "--help"]
         good = all(
             (
@@ -123,6 +124,7 @@ def main() -> int:
                 run("a shipped configuration by its name", shipped, elsewhere),
                 run(f"jepa-wm train --steps {given.steps}", train, elsewhere),
                 run("jepa-wm report", [command, "report", "runs/w"], elsewhere),
+                run("jepa-wm plan", plan, elsewhere),
                 run("jepa-wm export", [command, "export", "runs/w"], elsewhere),
                 run("load, encode, imagine in Python", [str(python), "-c", FIVE_LINES], elsewhere),
             )
