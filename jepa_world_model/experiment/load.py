@@ -23,13 +23,15 @@ from jepa_world_model.data.batch import ActionSpace, Batch
 from jepa_world_model.experiment.build import build_task, resolve_device
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.data import open_dataset
-from jepa_world_model.models.pretrained import WEIGHTS, fill, read_pretrained
+from jepa_world_model.models.pretrained import WEIGHTS, fetch, fill, read_pretrained
 from jepa_world_model.models.world_model import WorldModel
 from jepa_world_model.planning.dynamics import WorldModelDynamics
 from jepa_world_model.planning.planners import CategoricalCemConfig, CemConfig, ShootingConfig, search
 from jepa_world_model.planning.problem import Problem
 from jepa_world_model.planning.rollout import Objective, make_score
 
+HUB = "hf://"
+RELEASED = ("*.json", "*.toml", "*.safetensors", "README.md")  # of a release, without its programs
 ACTIONS = "actions.json"  # the action space, in the run folder: a model means nothing without it
 
 
@@ -260,12 +262,15 @@ def load(
 ) -> LoadedRun:
     """The model of a run folder, from its newest checkpoint or that of a step; or of a folder that `release` wrote.
 
+    "hf://owner/name" is such a folder on the Hugging Face Hub.
+
     Where a run averages its weights, these are the ones: they are what it evaluated.
 
     device: "auto", "cpu", "cuda". precision: "fp32" or "bf16"; empty: as it was trained.
     Errors: UserError for a folder that holds no run, no checkpoint, or one of another shape.
     """
-    folder = Path(folder)
+    name = os.fspath(folder)
+    folder = fetch(name.removeprefix(HUB), files=RELEASED) if name.startswith(HUB) else Path(folder)
     if not (folder / "config.toml").is_file():
         raise UserError(f"{folder} is no run: it holds no config.toml; give a folder below runs/")
     cfg = from_toml(TrainConfig, folder / "config.toml")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -139,7 +139,12 @@ def hub() -> ModuleType:
     return require("huggingface_hub", "models of the Hugging Face Hub", "hub")
 
 
-def fetch(name: str, revision: str | None, local_files_only: bool) -> Path:
+def fetch(
+    name: str,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    files: Sequence[str] = (CONFIG, WEIGHTS, CARD),
+) -> Path:
     """The folder of a model of the Hub, downloaded when it is not in the cache. Errors: UserError in one sentence."""
     if name.count("/") != 1 or name.startswith((".", "/")) or name.endswith("/"):
         raise UserError(f"there is no folder {name}; a model of the Hub is named owner/name")
@@ -150,7 +155,7 @@ def fetch(name: str, revision: str | None, local_files_only: bool) -> Path:
                 name,
                 revision=revision,
                 local_files_only=local_files_only,
-                allow_patterns=[CONFIG, WEIGHTS, CARD],
+                allow_patterns=list(files),
             )
         )
     except (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -105,3 +107,16 @@ def test_a_place_that_cannot_be_written_is_one_sentence(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="a file stands where a folder is needed"):
         run.save_pretrained(tmp_path / "file")
+
+
+def test_a_release_on_the_hub_is_loaded_by_its_name(run, folder, monkeypatch):
+    calls = []
+    download = lambda name, **options: calls.append((name, options["allow_patterns"])) or str(folder)
+    errors = types.SimpleNamespace(HfHubHTTPError=RuntimeError)
+    hub = types.SimpleNamespace(snapshot_download=download, errors=errors)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    frames, _ = frames_and_actions(run)
+    assert torch.equal(jwm.load("hf://me/model", device="cpu").encode(frames), run.encode(frames))
+    assert calls == [("me/model", ["*.json", "*.toml", "*.safetensors", "README.md"])]  # no programs
+    with pytest.raises(UserError, match="is named owner/name"):
+        jwm.load("hf://model")
