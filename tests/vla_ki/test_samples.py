@@ -92,7 +92,7 @@ def test_dimensions_that_never_move_are_zero_and_come_back():
     assert q.moving.tolist() == [True, False]
     assert (q.normalise(values)[:, 1] == 0).all()
     np.testing.assert_allclose(q.restore(np.ones((3, 2)))[:, 1], 0.7)
-    with pytest.raises(UserError, match=r"\[0\] hold values that are not finite"):
+    with pytest.raises(UserError, match=r"\[0\] of states or actions hold values that are not finite"):
         Quantiles.fit(np.array([[np.nan, 1.0]]))
 
 
