@@ -12,6 +12,7 @@ import torch
 from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.optim import build_optimizer
+from jepa_world_model.core.precision import resolve_precision
 from jepa_world_model.core.rng import Streams, seed_everything
 from jepa_world_model.core.task import Task, needed_groups
 from jepa_world_model.data.batch import ActionSpace, Batch
@@ -36,16 +37,6 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name!r} asked for, but torch sees no CUDA device here; use --device cpu")
     return device
-
-
-def resolve_precision(name: str, device: torch.device) -> str:
-    """The precision of a name; "auto" is bf16 where the machine multiplies it natively, fp32 elsewhere."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    native = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
-    return "bf16" if device.type == "cpu" and any(ask() for ask in native if ask) else "fp32"
 
 
 def build_task(cfg: TrainConfig, device: torch.device | str = "cpu", world: World = ALONE) -> Task:

@@ -65,7 +65,7 @@ class ArmsConfig:
             eval_episodes=50,
             checkpoint_every=500,
             keep_checkpoints=1,
-            optim=OptimConfig(lr=1.5e-3, warmup_steps=50),
+            optim=OptimConfig(lr=1.5e-3, warmup_steps=50, lr_scale={"expert": 2.0}),
         )
     )
     seeds: tuple[int, ...] = (0, 1, 2)

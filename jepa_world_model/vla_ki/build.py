@@ -16,6 +16,7 @@ from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint
 from jepa_world_model.core.distributed import ALONE, World
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.optim import build_optimizer
+from jepa_world_model.core.precision import resolve_precision
 from jepa_world_model.core.rng import Streams, seed_everything
 from jepa_world_model.core.sharding import entering, shard, shard_moments
 from jepa_world_model.core.task import Task, parameter_groups
@@ -244,7 +245,12 @@ def build_task(cfg: KITrainConfig, device: torch.device, world: World = ALONE) -
         freeze(model.vlm)
     elif cfg.lora_rank:
         add_lora(model.vlm, rank=cfg.lora_rank)
-    autocast = partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=cfg.precision == "bf16")
+    autocast = partial(
+        torch.autocast,
+        device.type,
+        dtype=torch.bfloat16,
+        enabled=resolve_precision(cfg.precision, device) == "bf16",
+    )
     return Task(
         model.to(device),
         GRAPH,

@@ -195,6 +195,8 @@ def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
 
     def step_fn(step: int) -> dict[str, Tensor | float]:
         rate = set_lr(exp.optimizer, cfg.optim, step, cfg.steps)
+        if cfg.flow_weight > 0 and exp.mixer.num_robots(step):
+            slow_down(exp.optimizer, cfg.vlm_rate)
         batch = exp.mixer.batch(step).to(exp.device)
         values = train_step(task, exp.optimizer, batch, step, max_grad_norm=cfg.optim.max_grad_norm)
         if average is not None:
@@ -225,6 +227,13 @@ def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
             should_stop=world.any,
             finish=save,
         )
+
+
+def slow_down(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Lower the rate of vision and VLM for this step."""
+    for part in optimizer.param_groups:
+        if part["name"].partition("/")[0] in ("vision", "vlm"):
+            part["lr"] *= factor
 
 
 def _sinks(exp: Experiment, run: Run, start: int) -> list[Sink]:

@@ -142,6 +142,14 @@ def test_the_copy_task_is_looked_for_when_robot_rows_begin():
         guard.write(120, {"loss/fast_ce": 0.01})
 
 
+def test_what_the_expert_reads_moves_slower_than_the_expert(place):
+    flow = {"steps": 1, "eval_episodes": 0, "optim.warmup_steps": 0, "vlm_rate": 0.001}
+    train_main(flags(place, name="slow", **flow))
+    train_main(flags(place, name="alone-fast", **flow, flow_weight=0))
+    drift = [metrics(place / "runs" / name)[1]["eval/vlm_drift"] for name in ("slow", "alone-fast")]
+    assert drift[0] < 0.01 * drift[1]  # without an expert nothing waits
+
+
 def test_losses_without_rows_are_not_logged(place):
     train_main(flags(place, name="alone", eval_episodes=0, **{"data.questions_first": 2}))
     rows = metrics(place / "runs" / "alone")

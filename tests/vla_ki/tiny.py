@@ -57,7 +57,9 @@ def flags(place: Path, **changes: object) -> list[str]:
     given = {f"model.{k}": v for k, v in VARIANTS.items()} | {
         "steps": 4, "batch_size": 4, "flow_samples": 2, "log_every": 1, "eval_rows": 4, "eval_episodes": 2,
         "eval_every": 0, "checkpoint_every": 2, "sampler_steps": 2, "output_dir": place / "runs",
-        "data.cache": place / "datasets", "data.episodes": 8, "data.questions": 40, "data.questions_first": 0,
+        "data.cache": place / "datasets", "data.episodes": 8, "data.questions": 40,
+        "data.questions_first": 0, "precision": "fp32", "model.vocab_size": 1024,
+        "model.answer_length": 20, "data.vqa_share": 0.5,
     }  # fmt: skip
     given |= changes
     return words(given)
