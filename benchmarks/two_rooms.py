@@ -134,8 +134,8 @@ def perfect_rows(args: argparse.Namespace, rows: Rows) -> None:
             rows.add(summary(shared.follow(policy)), dynamics=name, cost="", pairs=args.pairs)
     for name, cost in (
         (STRAIGHT, lambda: LatentDistance(latent="xy")),
-        ("graph of true positions", lambda: true_graph(args)),
         (TRUE, DoorDistance),
+        ("graph of true positions", lambda: true_graph(args)),
     ):
         if not rows.has(dynamics=PERFECT, cost=name, pairs=args.pairs):
             rows.add(planned(shared, oracle, cost()), dynamics=PERFECT, cost=name, pairs=args.pairs)
