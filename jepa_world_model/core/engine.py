@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.log import Sink, to_host
+from jepa_world_model.core.memory import keep_freed_memory
 from jepa_world_model.core.rng import Streams, isolated
 from jepa_world_model.core.spikes import Spikes
 
@@ -109,6 +110,7 @@ def fit(
         raise UserError(f"{start} steps are done already and {steps} were asked for; ask for more steps")
     if log_every < 1:
         raise ValueError(f"log_every must be at least 1, got {log_every}")
+    keep_freed_memory()
     clock, pending, done, faults = Clock(model), [], start, faults or Faults()
     with _signals() as asked:
         while True:

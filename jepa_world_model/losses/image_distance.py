@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -150,15 +151,71 @@ def _one_over_box_mean(e: Tensor, kernel: int, stride: int) -> Tensor:
     return boxes
 
 
+class _WeightedErrors(torch.autograd.Function):
+    """The sum over scales of share * the weighted mean of |difference|, with its gradient found on the way.
+
+    The weights are constants, so the gradient is sign(difference) times a map that the value needs anyway. Autograd's own
+    way keeps six maps of full size and walks through them backwards: 1.6 times as long, forward and backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, difference: Tensor, lambdas: Sequence[float], hardness: Callable[[Tensor, int], Tensor]
+    ) -> Tensor:
+        n, channels = difference.shape[:2]
+        levels, total, slopes = _pyramid(difference, len(lambdas)), difference.new_zeros(()), []
+        for scale, share in enumerate(lambdas):
+            e = _error(levels[scale])
+            weight = hardness(e, scale)
+            one_over = 1 / (weight.sum((1, 2)) + TINY)  # [N]
+            total = total + share / channels * ((e * weight).sum((1, 2)) * one_over).mean()
+            slopes.append(weight.mul_((share / channels / n * one_over)[:, None, None]))
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(_uphill(levels, slopes))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (uphill,) = ctx.saved_tensors
+        return uphill * grad, None, None
+
+
+def _uphill(levels: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+    """The gradient of sum over scales and pixels of slope * |level|, carried up the pyramid to full size."""
+    carried: Tensor | None = None
+    for level, slope in zip(reversed(levels), reversed(slopes), strict=True):
+        own = level.sign().mul_(slope[:, None])
+        carried = own if carried is None else _add_halved_back(own, carried)
+    assert carried is not None
+    return carried
+
+
+def _add_halved_back(own: Tensor, carried: Tensor) -> Tensor:
+    """`own` [N,C,H,W] with the adjoint of `_halved` on `carried` [N,C,ceil(H/2),ceil(W/2)] added in place."""
+    if not (own.shape[2] % 2 or own.shape[3] % 2):
+        cells = own.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # [N,C,H/2,2,W/2,2]
+        cells.add_(carried[:, :, :, None, :, None], alpha=0.25)
+        return own
+    for y in (0, 1):
+        for x in (0, 1):
+            place = own[:, :, y::2, x::2]
+            part = carried[:, :, : place.shape[2], : place.shape[3]]
+            place.add_(part, alpha=0.25)
+    # At an odd border the last cell is the mean of two pixels, in the corner of one.
+    if own.shape[2] % 2:
+        own[:, :, -1, :].add_(carried[:, :, -1].repeat_interleave(2, 2)[..., : own.shape[3]], alpha=0.25)
+    if own.shape[3] % 2:
+        own[..., -1].add_(carried[..., -1].repeat_interleave(2, 2)[..., : own.shape[2]], alpha=0.25)
+    if own.shape[2] % 2 and own.shape[3] % 2:
+        own[:, :, -1, -1].add_(carried[:, :, -1, -1], alpha=0.25)
+    return own
+
+
 def _over_scales(
     difference: Tensor, lambdas: Sequence[float], hardness: Callable[[Tensor, int], Tensor]
 ) -> Tensor:
     """The weighted mean error of every scale, summed with lambdas."""
-    levels, total = _pyramid(difference, len(lambdas)), difference.new_zeros(())
-    for scale, share in enumerate(lambdas):
-        e = _error(levels[scale])
-        total = total + share / difference.shape[1] * _weighted_mean(e, hardness(stop(e), scale))
-    return total
+    return _WeightedErrors.apply(difference, lambdas, hardness)
 
 
 def multi_box(x_hat: Tensor, x: Tensor, options: MultiBoxConfig | None = None) -> Tensor:
@@ -167,13 +224,18 @@ def multi_box(x_hat: Tensor, x: Tensor, options: MultiBoxConfig | None = None) -
     Formula: per scale e = mean over channels of |x_hat - x|, hardness w = clamp((sg e / boxmean(sg e))^beta),
     then sum(w e) / sum(w) of each picture, mean over pictures; summed over scales with lambdas.
     """
+    return multi_box_of(x_hat - x, options)
+
+
+def multi_box_of(difference: Tensor, options: MultiBoxConfig | None = None) -> Tensor:
+    """`multi_box` of two pictures with this difference."""
     o = options or MultiBoxConfig()
 
     def hardness(e: Tensor, scale: int) -> Tensor:
         one_over_mean = _one_over_box_mean(e, o.kernels[scale], o.strides[scale])
         return _hardness(e, one_over_mean, o.betas[scale], o.max_hardness)
 
-    return _over_scales(x_hat - x, o.lambdas, hardness)
+    return _over_scales(difference, o.lambdas, hardness)
 
 
 def multi_box_mse(x_hat: Tensor, x: Tensor, options: MultiBoxMseConfig | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,27 @@ def state_distance(view: View, z: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(z, target)
 
 
+class _Changes(torch.autograd.Function):
+    """x[:, 1:] - x[:, :-1], carried back in one pass: two slices would fill two maps of zeros and add them."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x[:, 1:] - x[:, :-1]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.cat([-grad[:, :1], grad[:, :-1] - grad[:, 1:], grad[:, -1:]], 1)
+
+
 def changes(sequence: Tensor) -> Tensor:
     """The change from each frame to the next: [B,T,...] -> [B,T-1,...]."""
-    return sequence[:, 1:] - sequence[:, :-1]
+    return _Changes.apply(sequence)
 
 
 def masked_mean(values: Tensor, mask: Tensor, world: World = ALONE) -> Tensor:

@@ -13,6 +13,7 @@ from jepa_world_model.losses.image_distance import (
     PatchConfig,
     multi_box,
     multi_box_mse,
+    multi_box_of,
     multi_gauss,
     patch,
 )
@@ -83,7 +84,7 @@ def pixel_delta(view: View) -> Tensor:
 
     Formula: MSE(x_hat[t+1] - x_hat[t], x[t+1] - x[t]).
     """
-    return F.mse_loss(changes(view.x_hat), changes(view.fixed.x))
+    return changes(view.x_hat - view.fixed.x).square().mean()
 
 
 @LOSSES(
@@ -94,7 +95,7 @@ def pixel_delta_multi_box(view: View) -> Tensor:
 
     Formula: the multi-box distance of x_hat[t+1] - x_hat[t] and x[t+1] - x[t].
     """
-    return multi_box(pictures(changes(view.x_hat)), pictures(changes(view.fixed.x)), view.options)
+    return multi_box_of(pictures(changes(view.x_hat - view.fixed.x)), view.options)
 
 
 @LOSSES("recon_zhat_multi_box", family="reconstruction", options=MultiBoxConfig, moves=("x_from_z_hat",),

@@ -111,6 +111,31 @@ def test_the_weights_are_constants(name):
     assert gradient.sum().item() == pytest.approx(1.0, rel=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 64, 64), (2, 2, 17, 33), (1, 1, 5, 6), (1, 3, 1, 1), (1, 2, 12, 3)])
+@pytest.mark.parametrize("options", ["default", "other"])
+@pytest.mark.parametrize("name", ["multi_box", "multi_gauss"])
+def test_the_gradient_found_on_the_way_is_the_one_autograd_finds(monkeypatch, name, options, shape):
+    x_hat, x = pictures(*shape).requires_grad_(), pictures(*shape, seed=1)
+    chosen = (TWINS[name][0] if options == "default" else OTHERS[name],)
+    value = getattr(fast, name)(x_hat, x, *chosen)
+    (gradient,) = torch.autograd.grad(3 * value, x_hat)
+
+    def plainly(difference, lambdas, hardness):
+        total = difference.new_zeros(())
+        for scale, (share, level) in enumerate(
+            zip(lambdas, fast._pyramid(difference, len(lambdas)), strict=True)
+        ):
+            e = fast._error(level)
+            total = total + share / difference.shape[1] * fast._weighted_mean(e, hardness(e.detach(), scale))
+        return total
+
+    monkeypatch.setattr(fast, "_over_scales", plainly)
+    slow_value = getattr(fast, name)(x_hat, x, *chosen)
+    (slow_gradient,) = torch.autograd.grad(3 * slow_value, x_hat)
+    assert value.item() == pytest.approx(slow_value.item(), rel=1e-6)
+    torch.testing.assert_close(gradient, slow_gradient, rtol=1e-5, atol=1e-9)  # sums in another order
+
+
 def test_memory_layout_does_not_matter():
     x_hat, x = pictures(2, 3, 32, 32), pictures(2, 3, 32, 32, seed=1)
     laid = [t.contiguous(memory_format=torch.channels_last) for t in (x_hat, x)]
