@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Collection, Mapping
@@ -121,9 +122,11 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path)
     except SafetensorError as problem:
-        raise UserError(
-            f"cannot write {path.name} in {path.parents[1]}: {problem}; is the disk full?"
-        ) from problem
+        # The library keeps the system's number in its words alone; as an OSError it gets the sentence of `writing`.
+        number = re.search(r"os error (\d+)", str(problem))
+        if number:
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from problem
+        raise UserError(f"cannot write {path.name} in {path.parents[1]}: {problem}") from problem
 
 
 def _put_in_place(draft: Path, final: Path) -> None:

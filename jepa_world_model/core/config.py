@@ -50,6 +50,9 @@ __all__ = [
 
 C = TypeVar("C")
 # A full disk or one that cannot be written, met where no sentence of its own was prepared.
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE
+)  # torch's words for it
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 NUMBER = re.compile(r"-(\d|\.\d|inf|nan)")  # a word that begins like this is a value, not a flag
 
@@ -242,22 +245,36 @@ def field_comments(cls: type) -> dict[str, str]:
     return comments
 
 
+def _readable(problem: Exception) -> str:
+    """What an error says; what is quoted from a damaged file may hold signs that a terminal would obey."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in str(problem))
+
+
 def cli_main(function: Callable[[], int | None]) -> int:
     """Run a command; what the user can mend becomes `error: ...` on stderr and exit code 2.
 
     So does a disk that is full or cannot be written. With JEPA_WM_DEBUG=1 the traceback is printed too. Another process that
-    failed gives 1, Ctrl-C 130, a closed pipe 141.
+    failed gives 1, memory that is not there 2, Ctrl-C 130, a closed pipe 141.
     """
     try:
         return function() or 0
     except ValueError as problem:  # UserError, ConfigError and ContractError are ValueErrors
         if os.environ.get("JEPA_WM_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {_readable(problem)}", file=sys.stderr)
         return 2
     except PeerError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as problem:
+        if not (isinstance(problem, MemoryError) or _NO_MEMORY.search(str(problem))):
+            raise
+        print(
+            f"error: not enough memory ({' '.join(str(problem).split())[:200] or 'none is left'}); "
+            "use fewer rows a batch, shorter windows or a smaller model",
+            file=sys.stderr,
+        )
+        return 2
     except BrokenPipeError:  # the reader of our output has gone, as in `... --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -203,6 +203,10 @@ class Folder:
         """A column, [N] or [N,D]. Errors: UserError when it is missing, or its lists differ in length."""
         if name not in self.rows.column_names:
             raise UserError(f"{self.path} has no column {name}; it has {', '.join(self.rows.column_names)}")
+        if self.rows[name].null_count:
+            raise UserError(
+                f"{self.path}: {name} is empty in {self.rows[name].null_count} rows; restore the data set"
+            )
         values = self.rows[name].to_numpy(zero_copy_only=False)
         if values.dtype != object:
             return values
@@ -221,8 +225,12 @@ class Folder:
     def tasks(self) -> tuple[str, ...]:
         """The text of each task, by its index."""
         table = _concat([self.path / "meta/tasks.parquet"], self.path, self.extra)
-        text = next(name for name in table.column_names if name != "task_index")
-        pairs = sorted(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
+        text = next((name for name in table.column_names if name != "task_index"), "")
+        if not text or "task_index" not in table.column_names or table["task_index"].null_count:
+            raise UserError(
+                f"{self.path}: meta/tasks.parquet must hold an index and a text for each task; restore it"
+            )
+        pairs = sorted(zip(table["task_index"].to_pylist(), map(str, table[text].to_pylist()), strict=True))
         return tuple(text for _, text in pairs)
 
     def frames(self, camera: str) -> Iterator[np.ndarray]:
@@ -243,8 +251,13 @@ class Folder:
             zip(where, self.lengths.tolist(), strict=True)
         ):
             names = {"video_key": camera, "chunk_index": chunk, "file_index": file}
-            path = self.path / self.info.get("video_path", VIDEO).format(**names)
-            start = round(start_s * self.fps)
+            try:
+                path = self.path / self.info.get("video_path", VIDEO).format(**names)
+                start = round(start_s * self.fps)
+            except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+                raise UserError(
+                    f"{self.path}: meta does not say where episode {number} of camera {camera} is ({error}); restore it"
+                ) from None
             if path != open_path or start < at:
                 open_path, stream, at = path, read_video(path, self.extra), 0
             found = 0
@@ -282,6 +295,8 @@ def read_folder(path: Path, extra: str) -> Folder:
     for table, key in ((rows, "index"), (episodes, "episode_index"), (episodes, "length")):
         if key not in table.column_names:
             raise UserError(f"{path} has no column {key}; the data set is not whole")
+        if table[key].null_count or table[key].type not in _whole_numbers():
+            raise UserError(f"{path}: its column {key} must hold a whole number in every row; restore it")
     in_order = lambda table, key: table.take(np.argsort(table[key].to_numpy(), kind="stable"))
     folder = Folder(path, info, in_order(rows, "index"), in_order(episodes, "episode_index"), extra)
     if (total := int(folder.lengths.sum())) != len(rows):
@@ -289,6 +304,12 @@ def read_folder(path: Path, extra: str) -> Folder:
             f"{path}: its episodes have {total} rows, but its tables {len(rows)}; the data set is not whole"
         )
     return folder
+
+
+def _whole_numbers() -> tuple[Any, ...]:
+    import pyarrow as pa
+
+    return pa.int64(), pa.int32(), pa.int16(), pa.int8(), pa.uint64(), pa.uint32(), pa.uint16(), pa.uint8()
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -307,6 +328,13 @@ def _read_info(path: Path) -> dict[str, Any]:
         )
     if missing := {"features", "fps"} - set(info):
         raise UserError(f"{file} lacks {', '.join(sorted(missing))}; restore it")
+    try:
+        kinds = [str(feature["dtype"]) for feature in info["features"].values()]
+        is_sound = float(info["fps"]) > 0 and all(kinds)
+    except (TypeError, KeyError, ValueError, AttributeError):
+        is_sound = False
+    if not is_sound:
+        raise UserError(f"{file} does not tell the dtype of every feature and an fps above 0; restore it")
     return info
 
 

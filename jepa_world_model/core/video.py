@@ -51,5 +51,9 @@ def read_video(path: Path, extra: str = "data") -> Iterator[np.ndarray]:
                 raise UserError(f"{path} holds no video stream")
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
-    except av.FFmpegError as error:
-        raise UserError(f"the video {path} cannot be decoded: {error}") from None
+    except (
+        av.FFmpegError,
+        UnicodeDecodeError,
+        MemoryError,
+    ) as error:  # names inside are decoded as they come
+        raise UserError(f"the video {path} cannot be decoded: {error or 'it is too large'}") from None

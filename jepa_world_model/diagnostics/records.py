@@ -83,7 +83,7 @@ def read_run(folder: Path) -> Record:
         snapshot=load_snapshot(folder),
         gradients=_gradient_rows(folder / "gradients.jsonl"),
         diagnostics=_json(folder / "diagnostics.json"),
-        advice=[one["text"] for one in _json(folder / "advice.json").get("advice", [])],
+        advice=_advice(folder / "advice.json"),
     )
 
 
@@ -109,31 +109,46 @@ def curves(rows: list[dict[str, Any]]) -> tuple[dict[str, Series], dict[str, int
 
 def _gradient_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of nested tables; one that a killed run left unfinished is skipped."""
-    lines, rows = path.read_text().splitlines() if path.exists() else [], []
+    lines, rows = _text(path).splitlines(), []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             if number < len(lines):
                 raise UserError(f"{path}, line {number}, is not JSON ({error}); delete that line") from None
     return rows
+
+
+def _advice(path: Path) -> list[str]:
+    try:
+        return [str(one["text"]) for one in _json(path).get("advice", [])]
+    except (TypeError, KeyError) as error:
+        raise UserError(
+            f"{path} is not what a run writes ({error}); delete it to have a report without it"
+        ) from None
+
+
+def _text(path: Path) -> str:
+    """What stands in a file, nothing where there is none. Errors: UserError where it is no text file."""
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it to have a report without it") from None
 
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        value = json.loads(_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); delete it to have a report without it") from None
     return value if isinstance(value, dict) else {}
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(_text(path))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML ({error}); delete it to have a report without it") from None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.run import atomic_write
 from jepa_world_model.diagnostics import charts
 from jepa_world_model.diagnostics import report_pictures as pictures
@@ -27,20 +28,52 @@ def write_report(run_folder: str | Path) -> Path:
     says so. Errors: UserError for a folder or file that cannot be read.
     """
     record = read_run(Path(run_folder))
-    first = [_summary(record), _reach(record), _graph(record), _evaluation(record)]
-    curves, last = [_losses(record), _norms(record)], [_throughput(record), _settings(record)]
-    own = pictures.captioned(record)  # a run that draws its own pictures has none of a world model's
-    if own:
+    first = _made(record, _summary, _reach, _graph, _evaluation)
+    curves, last = _made(record, _losses, _norms), _made(record, _throughput, _settings)
+    own = [one for several in _made(record, pictures.captioned) for one in several]
+    if own:  # a run that draws its own pictures has none of a world model's
         kind, sections = "Vision-language-action run", [*first, *curves, *own, *last]
     else:
         kind, sections = "World model run", [
-            *first, _diagnostics(record), *curves, _pulls(record), pictures.reconstructions(record),
-            pictures.rollouts(record), pictures.projection(record), pictures.trajectories(record),
-            pictures.increments(record), pose_map(record), *last,
+            *first, *_made(record, _diagnostics), *curves,
+            *_made(record, _pulls, pictures.reconstructions, pictures.rollouts, pictures.projection,
+                   pictures.trajectories, pictures.increments, pose_map), *last,
         ]  # fmt: skip
     path = record.folder / "report.html"
     atomic_write(path, page(record.folder.resolve().name, kind, sections))
     return path
+
+
+# What a section reads besides metrics.jsonl and config.toml.
+_SOURCES = {
+    "_reach": "reach.json", "_graph": "graph.json", "_diagnostics": "diagnostics.json", "_pulls": "gradients.jsonl",
+    "_settings": "changes.json", "captioned": "figures/captions.json", "_summary": "environment.json",
+}  # fmt: skip
+
+
+def _made(record: Record, *sections: Callable[[Record], Any]) -> list[Any]:
+    """The sections of a record. Errors: UserError that names the file whose content none of them understands."""
+    found = []
+    for section in sections:
+        try:
+            found.append(section(record))
+        except UserError:
+            raise
+        except (
+            TypeError,
+            KeyError,
+            IndexError,
+            AttributeError,
+            ValueError,
+            ArithmeticError,
+            OSError,
+        ) as error:
+            file = _SOURCES.get(section.__name__, "snapshot.npz")
+            raise UserError(
+                f"{record.folder / file} is not what a run writes ({type(error).__name__}: {' '.join(str(error).split())}); "
+                "delete it to have a report without it"
+            ) from error
+    return found
 
 
 def _summary(record: Record) -> Section:

@@ -23,7 +23,7 @@ def captioned(record: Record) -> list[Section]:
     path, parts = folder / "captions.json", []
     if not path.is_file():
         return []
-    for row in json.loads(path.read_text()):
+    for row in json.loads(path.read_text(encoding="utf-8")):
         name, _, kind = row["file"].rpartition(".")
         data = base64.b64encode((folder / row["file"]).read_bytes()).decode()
         body = (

@@ -109,7 +109,7 @@ def read_pretrained(
     try:
         about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         known, version = about["format"] == FORMAT, int(about["version"])
-        groups, model = tuple(about["groups"]), dict(about["model"])
+        groups, model = tuple(map(str, about["groups"])), dict(about["model"])
     except (ValueError, KeyError, TypeError) as problem:
         raise UserError(
             f"{folder / CONFIG} describes no world model ({type(problem).__name__}: {problem})"
@@ -125,9 +125,14 @@ def read_pretrained(
     return Pretrained(from_dict(ModelConfig, model, str(folder / CONFIG)), groups, weights, about, folder)
 
 
+def check(read: Pretrained, own: Mapping[str, Tensor]) -> None:
+    """Errors: UserError that names in what the weights differ from a model's own."""
+    require_same(f"{read.folder / WEIGHTS} is of another model", read.weights, own)
+
+
 def fill(model: nn.Module, read: Pretrained) -> None:
     """Put released weights into a model of the same parts. Errors: UserError that names what differs."""
-    require_same(f"{read.folder / WEIGHTS} is of another model", read.weights, model.state_dict())
+    check(read, model.state_dict())
     model.load_state_dict(read.weights)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from jepa_world_model.model_config import ModelConfig
@@ -29,7 +30,7 @@ from jepa_world_model.models.pose import (
     TemporalDistance,
 )
 from jepa_world_model.models.predictor import Predictor
-from jepa_world_model.models.pretrained import fill, read_pretrained, upload, write_pretrained
+from jepa_world_model.models.pretrained import check, fill, read_pretrained, upload, write_pretrained
 
 BUILDERS: Mapping[str, Callable[[ModelConfig], nn.Module]] = {
     "encoder": Encoder,
@@ -116,6 +117,9 @@ class WorldModel(nn.Module):
         Errors: UserError for what is absent, damaged or of another model.
         """
         read = read_pretrained(source, revision=revision, local_files_only=local_files_only)
+        with torch.device("meta"):  # before memory is asked for: a damaged size can be any number
+            planned = cls(read.model, read.groups).state_dict()
+        check(read, planned)
         model = cls(read.model, read.groups)
         fill(model, read)
         return model.eval()

@@ -272,7 +272,7 @@ def test_a_failure_while_saving_leaves_what_was_there_and_no_draft(tmp_path: Pat
 
     def full(*_: object) -> None:
         if moment == "save_file":
-            raise SafetensorError("No space left on device")
+            raise SafetensorError("No space left on device (os error 28)")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint if moment == "save_file" else os, moment, full)
@@ -349,3 +349,13 @@ def test_a_folder_that_is_no_checkpoint_and_a_newer_format_are_named(tmp_path: P
     (path / "manifest.json").write_text(json.dumps(manifest | {"version": 99}))
     with pytest.raises(UserError, match="format 99 is not known here; the newest known is 1"):
         load_checkpoint(path, model)
+
+
+def test_a_full_disk_while_tensors_are_written_is_told_as_everywhere_else(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise checkpoint.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match="the disk is full; free some space"):
+        checkpoint.save_checkpoint(tmp_path / "checkpoints", 1, torch.nn.Linear(1, 1), None, {})
+    assert not list((tmp_path / "checkpoints").iterdir())

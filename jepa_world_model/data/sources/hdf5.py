@@ -126,10 +126,10 @@ def _read_columns(file: Path, store: Any, options: ReadOptions) -> Recording:
     key = next((name for name in ACTION_KEYS if name in store), None)
     if key is None:
         raise UserError(f"{file} has no column {' or '.join(ACTION_KEYS)}; it holds {', '.join(store)}")
-    lengths = np.asarray(store["ep_len"][:], np.int64).reshape(-1)
+    lengths = np.asarray(store["ep_len"][()], np.int64).reshape(-1)
     starts = np.cumsum(lengths) - lengths
     if "ep_offset" in store:
-        starts = np.asarray(store["ep_offset"][:], np.int64).reshape(-1)
+        starts = np.asarray(store["ep_offset"][()], np.int64).reshape(-1)
     total, rows = len(store[camera]), len(store[key])
     if (
         len(starts) != len(lengths)

@@ -87,6 +87,8 @@ def read(path: Path, options: ReadOptions) -> Recording:
     with _damage(path):
         storage = storages.MinariStorage.read(folder)
         numbers = list(range(storage.total_episodes))
+        if not numbers:
+            raise UserError(f"{path} holds no episode; record one, or choose another data set")
         observations = storage.observation_space
         cameras = [name for name, space in _leaves(observations) if is_image(space)]
         camera = choose_camera(cameras, options.camera, str(path))
@@ -95,14 +97,16 @@ def read(path: Path, options: ReadOptions) -> Recording:
         for episode in storage.get_episodes(numbers):  # decodes images too; Minari reads whole episodes only
             actions.append(from_zero(np.asarray(episode["actions"]), storage.action_space))
             lengths.append(len(_leaf(episode["observations"], camera)))
-            states.append(_leaf(episode["observations"], state) if state else None)
+            if state:
+                rows = np.asarray(_leaf(episode["observations"], state), np.float32)
+                states.append(rows.reshape(len(rows), -1))
         about = {"env": _env(storage.metadata), "policy": storage.metadata.get("algorithm_name")}
     recording = Recording(
         names=[f"{path}, episode {i}" for i in numbers],
         actions=actions,
         lengths=lengths,
         frames=lambda: _frames(path, storage, numbers, camera),
-        states=[np.asarray(s, np.float32).reshape(len(s), -1) for s in states] if state else None,
+        states=states if state else None,
         state_names=tuple(f"s{i}" for i in range(int(np.prod(states[0].shape[1:])))) if state else (),
         space=read_space(storage.action_space),
         about={k: v for k, v in about.items() if v},

@@ -140,7 +140,8 @@ def aligned_actions(recording: Recording) -> list[np.ndarray]:
     """The actions, L-1 an episode where lengths are known. Errors: UserError for counts and types that cannot be."""
     made = []
     if recording.lengths is not None:
-        _check_counts(recording.names, recording.lengths, list(map(len, recording.actions)))
+        counts = [len(actions) if actions.ndim else 0 for actions in recording.actions]
+        _check_counts(recording.names, recording.lengths, counts)
     for i, (name, actions) in enumerate(zip(recording.names, recording.actions, strict=True)):
         if actions.ndim not in (1, 2) or actions.dtype.kind not in "biuf":
             raise UserError(
