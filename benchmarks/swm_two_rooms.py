@@ -8,14 +8,16 @@ Commands, in an environment with the extra swm:
 
 Protocol: its dataset-driven evaluation. An episode starts at a state of an expert's episode, the goal is the picture of the
 state `--goal-offset` steps later, and it is won when the dot comes within 16 of 224 px of the goal in `--budget` steps. The
-model plans with its cross-entropy solver over our `PlanCost`; random actions and its expert, which reads the true state,
-act on the same starts and goals.
+model plans with its cross-entropy solver over our `PlanCost`; so does the model as training started it. Random actions and
+its expert, which reads the true state, act on the same starts and goals.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
+import dataclasses
 import io
 import time
 import warnings
@@ -25,6 +27,7 @@ import numpy as np
 
 import jepa_world_model as jwm
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.experiment.plan import untrained_model
 from jepa_world_model.experiment.stable_worldmodel import stable_worldmodel, world_model_policy
 
 ENV = "swm/TwoRoom-v1"
@@ -58,8 +61,15 @@ def cases(dataset: Any, count: int, offset: int, seed: int) -> tuple[list[int], 
     return chosen.tolist(), [int(rng.integers(dataset.lengths[i] - offset)) for i in chosen]
 
 
+def untrained(run: jwm.LoadedRun) -> jwm.LoadedRun:
+    """The same run before its first step: encoder calibrated on its data, nothing learned."""
+    task = copy.copy(run.task)
+    task.model = untrained_model(run.cfg)
+    return dataclasses.replace(run, task=task, step=0)
+
+
 def score(given: argparse.Namespace) -> None:
-    """Success of the model, of chance and of the expert on the same starts and goals."""
+    """Success of the model, trained and untrained, of chance and of the expert on the same starts and goals."""
     swm = stable_worldmodel()
     from stable_worldmodel.data.formats.hdf5 import HDF5Dataset
     from stable_worldmodel.envs.two_room.expert_policy import ExpertPolicy
@@ -69,14 +79,16 @@ def score(given: argparse.Namespace) -> None:
     dataset = HDF5Dataset(path=given.dataset)
     episodes, starts = cases(dataset, given.episodes, given.goal_offset, given.seed)
     size = run.cfg.model.image_size
+    search = {
+        name: getattr(given, name)
+        for name in ("horizon", "receding", "samples", "iterations", "elites", "seed")
+    }
     policies = {
-        "model": lambda: world_model_policy(
-            run, horizon=given.horizon, receding=given.receding, samples=given.samples, iterations=given.iterations,
-            elites=given.elites, seed=given.seed,
-        ),
+        "model": lambda: world_model_policy(run, **search),
+        "untrained": lambda: world_model_policy(untrained(run), **search),
         "random": lambda: RandomPolicy(seed=given.seed),
         "expert": lambda: ExpertPolicy(seed=given.seed),
-    }  # fmt: skip
+    }
     print(
         f"{given.run}, trained {run.step} steps; {len(episodes)} episodes, {given.goal_offset} steps to each goal"
     )
@@ -93,7 +105,7 @@ def score(given: argparse.Namespace) -> None:
             )  # fmt: skip
         world.close()
         took = time.perf_counter() - began
-        print(f"{name:>7}  success {found['success_rate']:5.1f} %   {took:.0f} s", flush=True)
+        print(f"{name:>9}  success {found['success_rate']:5.1f} %   {took:.0f} s", flush=True)
 
 
 def main() -> None:

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from jepa_world_model.core.run import atomic_write
-from jepa_world_model.diagnostics.page import Section, details, escape, missing, number, page, table
+from jepa_world_model.diagnostics.page import (
+    STATES,
+    Section,
+    details,
+    escape,
+    missing,
+    named,
+    number,
+    page,
+    table,
+)
 from jepa_world_model.diagnostics.panels import FAMILIES, PANELS, Panel
 from jepa_world_model.diagnostics.panels.evidence import Evidence
 from jepa_world_model.diagnostics.panels.faults import RULES, Fault, name_faults, summarise
@@ -28,10 +38,10 @@ article{padding:18px 0 6px}article+article{border-top:1px solid var(--hair)}
 article h3{margin:0 0 4px;display:flex;gap:10px;align-items:baseline;font-size:15px}
 article p{margin:0 0 8px}.next{border-left:3px solid var(--h);padding:1px 0 1px 12px}
 .fault{border-left:3px solid var(--bad);padding:2px 0 2px 14px;margin:0 0 14px}.fault h3{margin:0;font-size:17px}
-.fault p{margin:2px 0 6px}.plain td .mono,.plain .lim{white-space:nowrap}
+.fault p{margin:2px 0 6px}.plain .lim{white-space:nowrap}
 .overview td:first-child{white-space:nowrap}
 article .plain{margin-bottom:4px}.plain td small{display:block;color:var(--soft);font-size:12.5px;line-height:1.4}
-@media (max-width:640px){.plain td{min-width:0}.overview td:first-child{white-space:normal}
+@media (max-width:640px){.overview td:first-child{white-space:normal}
 .overview td:nth-child(4),.overview th:nth-child(4){display:none}.plain td,.plain th{padding-right:9px}}
 """
 
@@ -103,13 +113,13 @@ def _summary(found: Diagnosis) -> Section:
     rows = []
     for panel in found.panels.values():
         worst = _worst(panel)
-        shown = f"{escape(worst.name)} {number(worst.value)}" if worst else ""
+        shown = f"{worst.name} {number(worst.value)}" if worst else ""
         rows.append((
-            f'<a href="#{panel.name}">{escape(panel.title)}</a>', badge(panel.verdict),
-            f'<span class="mono">{shown}</span>', _limit_words(worst.limit) if worst and worst.limit else "",
+            f'<a href="#{panel.name}">{escape(panel.title)}</a>', badge(panel.verdict), named(shown),
+            _limit_words(worst.limit) if worst and worst.limit else "",
         ))  # fmt: skip
     overview = table(rows, ("panel", "verdict", "worst reading", "threshold"))
-    return Section("summary", "", "", lead + f'<div class="overview">{overview}</div>')
+    return Section("summary", "", "", lead + STATES + f'<div class="overview">{overview}</div>')
 
 
 def badge(verdict: str) -> str:
@@ -154,23 +164,21 @@ def _article(panel: Panel) -> str:
         body += f'<p class="next"><b>Next</b> {_commands(panel.next_move)}</p>'
     judged = [one for one in panel.readings if one.limit]
     rows = [
-        (f'<span class="mono">{escape(one.name)}</span><small>{escape(one.limit.meaning)}</small>',
+        (f'{named(one.name)}<small>{escape(one.limit.meaning)}</small>',
          f'<span class="lim">{number(one.value)}</span>', badge(one.verdict), _limit_words(one.limit))
         for one in judged if one.limit
     ]  # fmt: skip
     body += table(rows, ("reading", "value", "verdict", "threshold"))
     told = [one for one in panel.readings if not one.limit]
     if told:
-        listing = table(
-            [(f'<span class="mono">{escape(one.name)}</span>', number(one.value)) for one in told]
-        )
+        listing = table([(named(one.name), number(one.value)) for one in told])
         body += details("Readings without a threshold", listing)
     return head + body + (panel.figure() if panel.figure else "") + "</article>"
 
 
 def _about(found: Diagnosis) -> Section:
     rows = [
-        (escape(str(name)), f'<span class="mono">{escape(str(value))}</span>')
+        (named(str(name)), f'<span class="mono any">{escape(str(value))}</span>')
         for name, value in found.about.items()
     ]
     look = (

@@ -18,6 +18,7 @@ WIDTH, HEIGHT, GAP, DROP, PASS = (
     16,
 )  # a node, the space between, a row, and an edge that passes by
 
+SHRINK = 0.7  # the least share of its width that a narrow window shows; below, its names cannot be read
 LEGEND_WIDTH = 460  # px; a narrower picture would cut its legend off
 
 
@@ -59,7 +60,8 @@ def graph_svg(
     return (
         '<svg class="latent-graph" xmlns="http://www.w3.org/2000/svg" '
         f'viewBox="-8 -8 {width + 16:.0f} {height + 68}" '
-        f'width="{width + 16:.0f}" height="{height + 68}" role="img" aria-label="latent graph">'
+        f'width="{width + 16:.0f}" height="{height + 68}" style="min-width:{SHRINK * (width + 16):.0f}px" '
+        'role="img" aria-label="latent graph">'
         f"<style>{STYLE}</style>{''.join(edges)}{''.join(nodes)}{key}</svg>"
     )
 

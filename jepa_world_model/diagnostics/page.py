@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,17 @@ def picture(pixels: np.ndarray, alt: str) -> str:
         f'<img class="pixels" alt="{escape(alt)}" width="{width}" height="{height}" '
         f'src="data:image/png;base64,{data}">'
     )
+
+
+STATES = (
+    '<p class="look terms"><b>z</b> is what a frame shows, <b>h</b> the memory that prediction needs, <b>p</b> where '
+    "the agent is: a pose, summed up from the increments of its moves.</p>"
+)  # for who has not read the docs
+
+
+def named(name: str) -> str:
+    """A technical name, which a narrow column breaks after an underscore or a dot and nowhere else."""
+    return f'<span class="mono">{re.sub(r"(?<=[_.])", "<wbr>", escape(name))}</span>'
 
 
 def missing(what: str) -> str:
@@ -114,25 +126,26 @@ section{padding:34px 0;border-top:1px solid var(--hair)}
 section:first-child{border:0;padding:0 0 22px}
 p{margin:0 0 12px;max-width:74ch}
 .look{color:var(--soft);margin-bottom:18px}
+.terms{margin:16px 0 12px}
 .missing{color:var(--soft);font-style:italic}
 .lead{font-size:16.5px;max-width:70ch}
 .warn{border-left:3px solid var(--bad);padding:2px 0 2px 12px}
 code,.mono{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
 font-size:.87em}code{white-space:nowrap}
-.latent-graph{max-width:100%;min-width:620px;height:auto}.ticks i{font-style:normal}
+.latent-graph{max-width:100%;height:auto}.ticks i{font-style:normal}
 nav{display:flex;flex-wrap:wrap;gap:4px 18px;padding:12px 0;border-top:1px solid var(--hair);font-size:13px}
 a{color:inherit;text-decoration-color:var(--hair);text-underline-offset:3px}
 a:hover{text-decoration-color:currentColor}
 figure{margin:0 0 26px}
 svg{display:block}
-figure{overflow-x:auto}figure>svg{max-width:100%;height:auto}figure.wide>svg{min-width:620px}
+figure{overflow-x:auto}figure>svg{max-width:100%;height:auto}figure.wide>svg,figure.wide>img{min-width:620px}
 .scroll{overflow-x:auto;margin:0 0 16px;-webkit-overflow-scrolling:touch}
 .pixels{display:block;max-width:100%;height:auto;image-rendering:pixelated;border-radius:3px}
 table{border-collapse:collapse;font-size:13.5px}
 .plain td,.plain th{text-align:left;vertical-align:top;padding:5px 20px 5px 0;
 border-bottom:1px solid var(--hair)}
 .plain th{color:var(--soft);font-weight:500;font-size:12.5px}
-.plain td{overflow-wrap:anywhere;min-width:72px}
+.plain td{overflow-wrap:break-word;max-width:74ch}.plain .any{overflow-wrap:anywhere;display:block;min-width:130px}
 details{margin:0 0 14px}summary{cursor:pointer;color:var(--soft);font-size:13.5px}
 details>*+*{margin-top:10px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(212px,1fr));gap:10px;margin:22px 0 6px}
@@ -165,7 +178,7 @@ font-size:13px;max-width:760px;margin-bottom:26px}
 .shares i{display:block;height:9px;border-radius:2px;background:var(--line);min-width:1px}
 .shares span:nth-child(3n){text-align:right;color:var(--soft)}
 .reach th{font-weight:400}
-.reach thead th{vertical-align:bottom;padding:0 0 8px;width:27px;min-width:27px;height:168px;
+.reach thead th{vertical-align:bottom;padding:0 0 8px;width:27px;min-width:27px;height:var(--head,168px);
 position:relative}
 .reach thead th>span{position:absolute;left:15px;bottom:8px;white-space:nowrap;transform:rotate(-55deg);
 transform-origin:0 50%;font-size:12px}

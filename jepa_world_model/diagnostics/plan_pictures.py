@@ -60,12 +60,25 @@ def _cross(draw: Any, at: np.ndarray) -> None:
         draw.line([x - 6, y - 6 * slope, x + 6, y + 6 * slope], fill=GOAL, width=3)
 
 
+def _key(sheet: Any) -> None:
+    """The line below all panels: what the signs are."""
+    from PIL import ImageDraw
+
+    draw, y = ImageDraw.Draw(sheet), sheet.height - STRIP / 2 - 3
+    for x, words in ((16, "start"), (76, "now"), (126, "goal"), (176, "number in green: solved")):
+        draw.text((x + 12, y - 6), words, fill=SOFT)
+    _dot(draw, np.array([16, y]), 4, WAY[0])
+    _dot(draw, np.array([76, y]), 5, WAY[1])
+    _cross(draw, np.array([126, y]))
+
+
 def _caption(draw: Any, episodes: Episodes, number: int, upto: int, unit: str) -> None:
     won = bool(next(iter(episodes.success.values()))[number])
     far = episodes.distance[number, upto]
     draw.text((4, 5), f"pair {number}", fill=SOFT)
     draw.text((64, 5), f"step {upto}", fill=SOFT)
-    text = f"{far:.1f} {unit}" if far % 1 else f"{far:.0f} {unit}"
+    unit = unit.removesuffix("s") if far == 1 else unit
+    text = f"{far:.1f} {unit} to go" if far % 1 else f"{far:.0f} {unit} to go"
     draw.text((SIDE - 4 - draw.textlength(text), 5), text, fill=GOOD if won else BAD)
 
 
@@ -76,10 +89,11 @@ def _sheet(world: World, episodes: Episodes, chosen: list[int], upto: int) -> An
     down = -(-len(chosen) // across)
     gap = 8
     high, wide = SIDE + STRIP, SIDE
-    sheet = Image.new("RGB", (across * (wide + gap) + gap, down * (high + gap) + gap), PAPER)
+    sheet = Image.new("RGB", (across * (wide + gap) + gap, down * (high + gap) + gap + STRIP), PAPER)
     for place, number in enumerate(chosen):
         y, x = divmod(place, across)
         sheet.paste(_panel(world, episodes, number, upto), (gap + x * (wide + gap), gap + y * (high + gap)))
+    _key(sheet)
     return sheet
 
 

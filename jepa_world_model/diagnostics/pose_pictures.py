@@ -81,7 +81,9 @@ def pose_map(record: Record) -> Section:
     """Map, drift and loop closure."""
     name, heading = "map", "Map of poses"
     if "map_seen" not in record.snapshot:
-        return Section(name, heading, "", missing("This picture needs a model with the loss pose_measure_p."))
+        return Section(
+            name, heading, "", missing("This picture needs a training with --loss-weights.pose-measure-p 1.")
+        )
     look = (
         "Left: the pose read off every held-out frame, in the colour of its true position where that is known; the world "
         "should lie there flat and unfolded. Middle: how far the pose counted from actions leaves the measured one (median, "

@@ -29,9 +29,11 @@ def reach_table(reach: Mapping[str, Any]) -> str:
             f'<tr><th scope="row" class="mono">{escape(name)}</th>'
             f'<td class="w">{number(row["weight"])}</td>{cells}</tr>'
         )
-    # The slanted names of the last columns reach beyond the table.
+    # The slanted names are as high as the longest, and those of the last columns reach beyond the table.
+    longest = max(map(len, groups), default=0) * 7.3
+    size = f"--head:{longest * 0.82 + 18:.0f}px;margin-right:{longest * 0.58:.0f}px"
     return (
-        f'{KEY}<div class="scroll"><table class="reach" style="margin-right:120px"><thead><tr><th></th>'
+        f'{KEY}<div class="scroll"><table class="reach" style="{size}"><thead><tr><th></th>'
         f'<th class="w" scope="col" style="vertical-align:bottom">weight</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

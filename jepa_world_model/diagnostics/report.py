@@ -13,7 +13,17 @@ from jepa_world_model.diagnostics import charts
 from jepa_world_model.diagnostics import report_pictures as pictures
 from jepa_world_model.diagnostics.gradients import gradient_tables
 from jepa_world_model.diagnostics.graph_picture import graph_svg, latents_of
-from jepa_world_model.diagnostics.page import Section, details, escape, missing, number, page, table
+from jepa_world_model.diagnostics.page import (
+    STATES,
+    Section,
+    details,
+    escape,
+    missing,
+    named,
+    number,
+    page,
+    table,
+)
 from jepa_world_model.diagnostics.pose_pictures import pose_map
 from jepa_world_model.diagnostics.reach_picture import closed_gates, reach_table
 from jepa_world_model.diagnostics.records import Record, read_run
@@ -79,13 +89,15 @@ def _made(record: Record, *sections: Callable[[Record], Any]) -> list[Any]:
 def _summary(record: Record) -> Section:
     tiles = "".join(_tile(record, metric) for metric in _headlines(record))
     faults = "".join(f'<p class="warn">{escape(words)}</p>' for words in [*_troubles(record), *record.advice])
-    return Section(
-        "summary", "", "", f'<p class="lead">{_sentence(record)}</p>{faults}<div class="tiles">{tiles}</div>'
-    )
+    terms = "" if "flow" in record.reach.get("losses", {}) else STATES
+    lead = f'<p class="lead">{_sentence(record)}</p>{faults}<div class="tiles">{tiles}</div>{terms}'
+    return Section("summary", "", "", lead)
 
 
 def _sentence(record: Record) -> str:
-    source = record.setting("data", "source") or record.environment.get("dataset") or "an unnamed data set"
+    source = record.setting("data", "source") or record.environment.get("dataset")
+    source = source or record.setting("data", "folder", default=None)  # of a vision-language-action run
+    source = source or ("an unnamed data set" if source is None else "the embedded arm")
     if "/" in str(source):
         source = Path(str(source)).name
     words = f"Trained on <b>{escape(str(source))}</b> for <b>{record.last_step:,}</b> steps"
@@ -215,15 +227,21 @@ def _evaluation(record: Record) -> Section:
             cards.append(charts.line_chart(metric.title if metric else name, [curve], value=number(value),
                                            sub=words, bar=bar))  # fmt: skip
         meaning, barred = (escape(metric.meaning), metric.met(value) is not None) if metric else ("", False)
-        rows.append(
-            (f'<span class="mono">{escape(name)}</span>', number(value), words if barred else "", meaning)
-        )
-    look = (
-        "Dashed: the bar, which is what the trivial answer named beside it scores. A model that "
-        "does not clear it "
-        "has learned nothing there."
+        rows.append((named(name), number(value), words if barred else "", meaning))
+    head, look = (
+        ("metric", "last", "bar", "meaning"),
+        (
+            f"{'Dashed: the' if cards else 'The'} bar is what the trivial answer named beside it scores. A model that "
+            "does not clear it has learned nothing there."
+        ),
     )
-    listing = table(rows, ("metric", "last", "bar", "meaning"))
+    if not any(words for _, _, words, _ in rows):  # a run none of whose metrics has a bar
+        rows, head, look = (
+            [(name, value, meaning) for name, value, _, meaning in rows],
+            (*head[:2], head[3]),
+            "",
+        )
+    listing = table(rows, head)
     body = charts.charts(cards) + details("All metrics", listing) if cards else listing
     return Section("evaluation", title, look, body)
 
@@ -267,7 +285,7 @@ def _losses(record: Record) -> Section:
     look = (
         "Raw values; where the weight is not 1, the weighted loss is the second line. Light band: "
         "the range of "
-        "records behind one point. A curve that never falls is a loss that nothing follows."
+        "records behind one point; log: a logarithmic axis. A curve that never falls is a loss that nothing follows."
     )
     body = charts.charts(cards)
     if whole:
@@ -301,7 +319,10 @@ def _pulls(record: Record) -> Section:
     title = "Who pulls whom"
     if not record.gradients:
         return Section(
-            "pulls", title, "", missing("These tables need gradients.jsonl, which is measured on request.")
+            "pulls",
+            title,
+            "",
+            missing("These tables need gradients.jsonl: train with --grad-report-every 100."),
         )
     last = record.gradients[-1]
     look = (
@@ -333,7 +354,7 @@ def _settings(record: Record) -> Section:
     parts = []
     if record.changes:
         rows = [
-            (f'<span class="mono">{escape(key)}</span>', _change(value))
+            (named(key), f'<span class="any">{_change(value)}</span>')
             for key, value in record.changes.items()
         ]
         parts.append("<h3>What differs from the defaults</h3>" + table(rows))
@@ -342,9 +363,7 @@ def _settings(record: Record) -> Section:
         ("Environment", record.environment),
     ):
         if content:
-            rows = [
-                (f'<span class="mono">{escape(key)}</span>', escape(value)) for key, value in flat(content)
-            ]
+            rows = [(named(key), f'<span class="any">{escape(value)}</span>') for key, value in flat(content)]
             parts.append(details(words, table(rows)))
     body = "".join(parts) or missing("This part needs config.toml, changes.json or environment.json.")
     return Section("settings", "Settings", "", body)

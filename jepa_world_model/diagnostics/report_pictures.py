@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jepa_world_model.diagnostics import figures, probes
@@ -27,11 +28,19 @@ def captioned(record: Record) -> list[Section]:
         name, _, kind = row["file"].rpartition(".")
         data = base64.b64encode((folder / row["file"]).read_bytes()).decode()
         body = (
-            f'<figure><img style="max-width:100%;height:auto" alt="{escape(row["title"])}" '
+            f'<figure{_wide(folder / row["file"])}><img style="max-width:100%;height:auto" alt="{escape(row["title"])}" '
             f'src="data:image/{kind};base64,{data}"></figure>'
         )
         parts.append(Section(escape(name), row["title"], escape(row["look"]), body))
     return parts
+
+
+def _wide(file: Path) -> str:
+    """A class for a picture whose writing would be too small on a phone: it is scrolled there."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return ' class="wide"' if image.width > 2.5 * image.height else ""
 
 
 def reconstructions(record: Record) -> Section:

@@ -90,11 +90,26 @@ METRICS: tuple[Metric, ...] = (
          trivial="a collapse", rival="sigreg_collapse"),
     _low("sigreg_floor", "SIGReg floor", "what a perfect Gaussian scores on average"),
     _low("sigreg_collapse", "SIGReg collapse", "what constant states score at this batch size"),
+    # of vision-language-action runs
+    _low("chunk_mse", "Action error", "squared error of sampled chunks of actions, in normalised units"),
+    _low("flow", "Flow loss", "flow-matching loss of the action expert"),
+    _low("fast_ce", "Action token loss", "cross entropy of a FAST action token, in nats"),
+    _high("fast_accuracy", "Action tokens right", "share of FAST action tokens that are foretold"),
+    _low("text_ce", "Answer loss", "cross entropy of a token of an answer, in nats"),
+    _high("vqa_open", "Questions answered", "share of held-out questions that are answered word for word"),
+    _high("vqa_closed", "Questions answered, by choice", "the same, of the answers that such a question can have"),
+    _high("success_seen", "Arms that arrive", "share of simulated arms that end on the target they were told"),
+    _high("success_held_out", "Arms that arrive, new colours",
+          "the same, with colours that no demonstration but only questions named"),
+    _high("language_following_seen", "Arms that obey", "of the arms that end on any target, those that went where told"),
+    _high("language_following_held_out", "Arms that obey, new colours", "the same, with colours only questions named"),
+    _low("vlm_drift", "Drift of the VLM", "way of vision and language weights since action training began, over their norm"),
 )  # fmt: skip
 
 HEADLINES = (
     "latent_one_step_ratio", "open_loop_ratio_k{k}", "inverse_accuracy", "inverse_r2", "probe_z_r2",
     "probe_p_r2", "p_inverse_ratio", "p_noop_ratio", "rank_z",
+    "chunk_mse", "success_seen", "success_held_out", "vqa_closed",
 )  # fmt: skip
 """The metrics of a run's first screen, in order; those that were not measured are left out."""
 

@@ -180,11 +180,18 @@ def announce(exp: Experiment, reach: str, run: Run) -> None:
         "",
         reach,
         "",
-        *([f"the first {cfg.questions_alone} steps are questions alone"] if cfg.questions_alone else []),
+        *([_questions_first(cfg)] if cfg.questions_alone else []),
         f"expect: fast_ce starts a little above ln({cfg.model.vocab_size}) = {math.log(cfg.model.vocab_size):.1f}, "
         "flow near 1 to 2; their sum is large at first and says little, so read the two curves apart",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _questions_first(cfg: KITrainConfig) -> str:
+    words = f"the first {cfg.questions_alone} steps are questions alone"
+    if cfg.steps > cfg.questions_alone:
+        return words
+    return f"{words}, so these {cfg.steps} train no action: take more --steps, or --data.questions-first 0"
 
 
 def _fit(exp: Experiment, run: Run, start: int) -> Outcome:

@@ -48,6 +48,6 @@ def test_the_section_says_in_words_what_the_picture_shows():
 
 
 def test_what_is_missing_is_said():
-    assert "needs a model with the loss pose_measure_p" in pose_map(record({})).body
+    assert "needs a training with --loss-weights.pose-measure-p 1" in pose_map(record({})).body
     still = {key: np.zeros((4, 5, 2), np.float32) for key in ("map_seen", "map_counted")}
     assert "The measured pose never moves" in pose_map(record(still)).body

@@ -112,9 +112,12 @@ class Question:
             found = self.ask(seen)
         except MissingError as needs:
             return Panel(*common, "not measured", (), f"This panel needs {needs}.", self.next_move)
+        order = {
+            name: place for place, name in enumerate(self.limits)
+        }  # "the same of z" stands after what it repeats
         readings = tuple(
             Reading(name, float(value), limit.judge(value) if limit else "told", limit)
-            for name, value in found.values.items()
+            for name, value in sorted(found.values.items(), key=lambda item: order.get(item[0], len(order)))
             if math.isfinite(value)
             for limit in [self.limits.get(name)]
         )
