@@ -4,10 +4,11 @@ Command: python benchmarks/two_rooms.py [--seeds 0 1 2] [--minutes 5 10 20 30] [
          python benchmarks/two_rooms.py --perfect        the rows that need no training, a few minutes
 
 A budget of m minutes is m * 60 * threads CPU-seconds of one training process, loading included: a short and a longer
-calibration run tell what a step costs, and so how many steps a budget buys (the learning rate decays over just those).
-Every (seed, budget) is a run of its own below --out. What is there is not done again: finished rows of rows.jsonl are
-skipped, a run that was cut off is resumed. Every budget is planned with --costs, the last one with every cost, under the
-model and under perfect dynamics. The table goes to <out>/table.md.
+calibration run tell what a step costs, and so how many steps a budget buys.
+A seed is one run below --out, as long as the largest budget, at a constant rate and with averaged weights: the smaller
+budgets are its checkpoints, which know nothing of how long it goes on. What is there is not done again: finished rows of
+rows.jsonl are skipped, a run that was cut off is resumed. Every budget is planned with --costs, those of --whole with
+every cost, under the model and under perfect dynamics. The table goes to <out>/table.md.
 
 The planner of every row is the benchmark's: CEM, 100 samples, 6 rounds, 16 elites, horizon 50, replan 10, 200 steps.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -98,20 +100,27 @@ def step_cost(args: argparse.Namespace) -> tuple[float, float]:
     return told["start_s"], told["step_s"]
 
 
-def trained(args: argparse.Namespace, seed: int, minutes: float) -> tuple[Path, dict[str, Any]]:
-    """The run of a budget: trained, resumed, or found finished; with what it took."""
+def stages(args: argparse.Namespace) -> dict[float, int]:
+    """Steps of each budget, all of them multiples of one number: that of a checkpoint."""
     start_s, step_s = step_cost(args)
-    steps = max(int((minutes * 60 * args.threads - start_s) / step_s), 3)
-    name = f"b1-s{seed}-{minutes:g}min"
-    folder, note = args.out / name, args.out / name / "took.json"
+    part = math.gcd(*(round(60 * minutes) for minutes in args.minutes)) / 60  # minutes between two checkpoints
+    longest = max(args.minutes)
+    steps = int((longest * 60 * args.threads - start_s) / step_s * part / longest)
+    return {minutes: max(steps, 1) * round(minutes / part) for minutes in args.minutes}
+
+
+def trained(args: argparse.Namespace, seed: int) -> tuple[Path, dict[str, Any]]:
+    """The run of a seed: trained, resumed, or found finished; with what it took."""
+    steps = stages(args)
+    folder = args.out / f"b1-s{seed}"
+    note = folder / "took.json"
     if note.exists():
         return folder, json.loads(note.read_text())
-    every = str(max(steps // 5, 1))
-    more = ["--eval-every", "0", "--checkpoint-every", every, *(["--resume"] if folder.exists() else [])]
-    spent = trainer(args, name, seed, steps, *more)
-    took = {"steps": steps, "cpu_s": round(spent, 1), "resumed": "--resume" in more}
-    cfg = load(folder, device="cpu").cfg
-    took |= {"windows": steps * cfg.batch_size, "frames": steps * cfg.batch_size * cfg.seq_len}
+    every = math.gcd(*steps.values())
+    more = ["--eval-every", "0", "--checkpoint-every", str(every), "--keep-checkpoints", str(max(steps.values()) // every),
+            "--optim.schedule", "constant", *(["--resume"] if folder.exists() else [])]  # fmt: skip
+    spent = trainer(args, folder.name, seed, max(steps.values()), *more)
+    took = {"steps": max(steps.values()), "cpu_s": round(spent, 1), "resumed": "--resume" in more}
     note.write_text(json.dumps(took))
     return folder, took
 
@@ -160,8 +169,11 @@ def planned(planning: Planning, dynamics: Any, cost: Any) -> dict[str, Any]:
 
 def model_rows(args: argparse.Namespace, rows: Rows, seed: int, minutes: float, whole: bool) -> None:
     """The rows of one trained run; `whole`: every cost, under the model and under perfect dynamics."""
-    folder, took = trained(args, seed, minutes)
-    run, world = load(folder, device="cpu"), TwoRoomsWorld()
+    folder, took = trained(args, seed)
+    run, world = load(folder, device="cpu", step=stages(args)[minutes]), TwoRoomsWorld()
+    share = run.step / took["steps"]
+    took = {"steps": run.step, "cpu_s": round(took["cpu_s"] * share, 1), "resumed": took["resumed"],
+            "windows": run.step * run.cfg.batch_size, "frames": run.step * run.cfg.batch_size * run.cfg.seq_len}  # fmt: skip
     has_steps = hasattr(run.model, "temporal_distance")
     costs = [
         cost
@@ -232,7 +244,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument(
-        "--costs", nargs="+", default=["graph", "latent"], help="at every budget but the last"
+        "--costs", nargs="+", default=["graph", "latent"], help="at every budget"
     )
     parser.add_argument(
         "--planner", default="cem", help="other than the benchmark's: name it beside the figure"
@@ -242,6 +254,7 @@ def main() -> None:
     )
     parser.add_argument("--graph-frames", type=int, default=20_000)
     parser.add_argument("--precision", default="", help="of the plans: fp32 or bf16; empty: as trained")
+    parser.add_argument("--whole", type=float, nargs="*", help="budgets that get every cost; left out: the largest")
     parser.add_argument("--perfect", action="store_true", help="only the rows that need no training")
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
@@ -251,9 +264,10 @@ def main() -> None:
     rows = Rows(args.out)
     perfect_rows(args, rows)
     if not args.perfect:
-        for minutes in sorted(args.minutes):
-            for seed in args.seeds:
-                model_rows(args, rows, seed, minutes, whole=minutes == max(args.minutes))
+        whole = [max(args.minutes)] if args.whole is None else args.whole
+        for seed in args.seeds:
+            for minutes in sorted(args.minutes):
+                model_rows(args, rows, seed, minutes, whole=minutes in whole)
     text = "\n".join(table(rows)) + "\n"
     (args.out / "table.md").write_text(text)
     print(text)
