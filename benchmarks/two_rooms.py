@@ -8,7 +8,8 @@ calibration run tell what a step costs, and so how many steps a budget buys.
 A seed is one run below --out, as long as the largest budget, at a constant rate and with averaged weights: the smaller
 budgets are its checkpoints, which know nothing of how long it goes on. What is there is not done again: finished rows of
 rows.jsonl are skipped, a run that was cut off is resumed. Every budget is planned with --costs, those of --whole with
-every cost, under the model and under perfect dynamics. The table goes to <out>/table.md.
+every cost, each under the model and under perfect dynamics. Budgets are taken in the order in which they are named. The
+table goes to <out>/table.md.
 
 The planner of every row is the benchmark's: CEM, 100 samples, 6 rounds, 16 elites, horizon 50, replan 10, 200 steps.
 """
@@ -103,7 +104,9 @@ def step_cost(args: argparse.Namespace) -> tuple[float, float]:
 def stages(args: argparse.Namespace) -> dict[float, int]:
     """Steps of each budget, all of them multiples of one number: that of a checkpoint."""
     start_s, step_s = step_cost(args)
-    part = math.gcd(*(round(60 * minutes) for minutes in args.minutes)) / 60  # minutes between two checkpoints
+    part = (
+        math.gcd(*(round(60 * minutes) for minutes in args.minutes)) / 60
+    )  # minutes between two checkpoints
     longest = max(args.minutes)
     steps = int((longest * 60 * args.threads - start_s) / step_s * part / longest)
     return {minutes: max(steps, 1) * round(minutes / part) for minutes in args.minutes}
@@ -168,7 +171,7 @@ def planned(planning: Planning, dynamics: Any, cost: Any) -> dict[str, Any]:
 
 
 def model_rows(args: argparse.Namespace, rows: Rows, seed: int, minutes: float, whole: bool) -> None:
-    """The rows of one trained run; `whole`: every cost, under the model and under perfect dynamics."""
+    """The rows of one budget of a run, under the model and under perfect dynamics; `whole`: every cost."""
     folder, took = trained(args, seed)
     run, world = load(folder, device="cpu", step=stages(args)[minutes]), TwoRoomsWorld()
     share = run.step / took["steps"]
@@ -184,7 +187,7 @@ def model_rows(args: argparse.Namespace, rows: Rows, seed: int, minutes: float, 
         key = {"seed": seed, "minutes": minutes, "cost": cost, "pairs": args.pairs}
         planning = open_planning(benchmark_plan(args, cost), run.cfg)
         missing = [name for name in (MODEL, PERFECT) if not rows.has(**key, dynamics=name)]
-        missing = [name for name in missing if name == MODEL or (whole and cost != "true")]
+        missing = [name for name in missing if name == MODEL or cost != "true"]
         if not missing:
             continue
         dynamics, made = planning.cost(planning.dynamics(run.model), cost)
@@ -243,9 +246,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20, 30])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument(
-        "--costs", nargs="+", default=["graph", "latent"], help="at every budget"
-    )
+    parser.add_argument("--costs", nargs="+", default=["graph", "latent"], help="at every budget")
     parser.add_argument(
         "--planner", default="cem", help="other than the benchmark's: name it beside the figure"
     )
@@ -254,7 +255,9 @@ def main() -> None:
     )
     parser.add_argument("--graph-frames", type=int, default=20_000)
     parser.add_argument("--precision", default="", help="of the plans: fp32 or bf16; empty: as trained")
-    parser.add_argument("--whole", type=float, nargs="*", help="budgets that get every cost; left out: the largest")
+    parser.add_argument(
+        "--whole", type=float, nargs="*", help="budgets that get every cost; left out: the largest"
+    )
     parser.add_argument("--perfect", action="store_true", help="only the rows that need no training")
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
@@ -265,8 +268,8 @@ def main() -> None:
     perfect_rows(args, rows)
     if not args.perfect:
         whole = [max(args.minutes)] if args.whole is None else args.whole
-        for seed in args.seeds:
-            for minutes in sorted(args.minutes):
+        for minutes in args.minutes:
+            for seed in args.seeds:
                 model_rows(args, rows, seed, minutes, whole=minutes in whole)
     text = "\n".join(table(rows)) + "\n"
     (args.out / "table.md").write_text(text)

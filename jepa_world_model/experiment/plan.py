@@ -98,7 +98,13 @@ class Planning:
     def run(self, dynamics: Dynamics, cost: Any) -> tuple[Episodes, PlanningPolicy]:
         """Plan every pair."""
         plan = self.plan
-        objective = Objective(cost=cost, over=plan.over, every=plan.every, action_penalty=plan.action_penalty)
+        objective = Objective(
+            cost=cost,
+            over=plan.over,
+            every=plan.every,
+            action_penalty=plan.action_penalty,
+            leap_charge=plan.leap_charge,
+        )
         return plan_episodes(
             self.world, dynamics, planner=plan.planner_for(self.world.space.kind), objective=objective,
             cfg=plan.loop(self.world.name), count=plan.episodes, seed=plan.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,9 @@ class PlanConfig:
     over: str = "sum"  # "sum" of every step's cost: arrive early; "last": only where the plan ends
     every: int = 1  # steps between two looks at the cost inside a plan; more is faster
     action_penalty: float = 0.0  # times the squared length of every action, in units of the cost
+    leap_charge: float = (
+        2.0  # times what a plan gains by leaps that no step makes (cost graph); 0: leaps are free
+    )
     steps: int = 0  # of an episode; 0: the world's own, 200 in two_rooms, 60 in gridworld
     horizon: int = 0  # steps that a plan looks ahead; 0: the world's own, 50 and 16
     replan: int = 0  # steps executed before the next plan; 0: the world's own, 10 and 4
@@ -75,6 +79,8 @@ class PlanConfig:
             raise ValueError(unknown("cost", self.cost, COSTS))
         if self.over not in ("sum", "last"):
             raise ValueError(f"over must be sum or last, got {self.over!r}")
+        if not 0 <= self.leap_charge < math.inf:
+            raise ValueError(f"leap_charge must be a finite number of 0 or more, got {self.leap_charge}")
         if self.precision not in ("", "fp32", "bf16"):
             raise ValueError(f"precision must be fp32, bf16 or empty, got {self.precision!r}")
         if self.env and self.env not in LOOPS:

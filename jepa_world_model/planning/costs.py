@@ -20,6 +20,22 @@ from jepa_world_model.planning.dynamics import Dynamics, State, num_rows, pick_r
 Measure = Callable[[State, slice], Tensor]  # states [e*S] and their episodes -> cost [e*S]
 
 
+@dataclass(frozen=True)
+class ToGo:
+    """A measure in moves to go, of which one step can take off only so many: see `Objective.leap_charge`."""
+
+    ask: Measure
+    stride: float  # the most that one step takes off
+
+    def __call__(self, state: State, episodes: slice) -> Tensor:
+        return self.ask(state, episodes)
+
+
+def stride_of(measure: Measure) -> float:
+    """The most that one step takes off a measure; infinite where it does not say."""
+    return measure.stride if isinstance(measure, ToGo) else math.inf
+
+
 class Cost(Protocol):
     """How far states are from goals."""
 
@@ -115,4 +131,4 @@ class WeightedSum:
         def measure(state: State, episodes: slice) -> Tensor:
             return torch.stack([weight * one(state, episodes) for weight, one in made]).sum(0)
 
-        return measure
+        return ToGo(measure, sum(weight * stride_of(one) for weight, one in made))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.data.episodes import Episodes, rows_of
-from jepa_world_model.planning.costs import Measure, goal_latent
+from jepa_world_model.planning.costs import Measure, ToGo, goal_latent
 from jepa_world_model.planning.dynamics import Dynamics, State
 from jepa_world_model.planning.graph import merge_states
 
@@ -58,6 +58,7 @@ class ReachGraph:
     nodes: Tensor  # [K,d]
     near: Tensor  # [K,n] the nodes nearest to each, itself first
     radius: float  # within which states share a node: `merge`, or what it was raised to
+    longest: float  # what 999 of 1,000 moves of the data stay below, in median moves
     edges: np.ndarray  # [M,2] from, to
     lengths: np.ndarray  # [M] in median moves
 
@@ -137,7 +138,7 @@ def build_reach(latents: np.ndarray, bounds: np.ndarray, cfg: ReachConfig | None
     mean = latents.mean(0)
     basis = _main_directions(latents - mean, cfg.kept_variance)
     points = (latents - mean) @ basis
-    step = _median_move(points, bounds)
+    step, longest = _moves(points, bounds)
     points /= step
     radius = cfg.merge
     node_of, first = merge_states(points, radius)
@@ -153,7 +154,9 @@ def build_reach(latents: np.ndarray, bounds: np.ndarray, cfg: ReachConfig | None
     tensor = torch.from_numpy(np.ascontiguousarray(nodes))
     near = torch.cdist(tensor, tensor).topk(count, largest=False).indices
     scaled = torch.from_numpy(np.ascontiguousarray(basis / step))
-    return ReachGraph(cfg, torch.from_numpy(mean), scaled, tensor, near, radius, edges, lengths)
+    return ReachGraph(
+        cfg, torch.from_numpy(mean), scaled, tensor, near, radius, longest / step, edges, lengths
+    )
 
 
 def _main_directions(centred: np.ndarray, share: float) -> np.ndarray:
@@ -163,14 +166,14 @@ def _main_directions(centred: np.ndarray, share: float) -> np.ndarray:
     return vectors[:, ::-1][:, : int(np.searchsorted(kept, share)) + 1].astype(np.float32)
 
 
-def _median_move(points: np.ndarray, bounds: np.ndarray) -> float:
-    """The median distance of two frames in a row, over those that differ at all."""
+def _moves(points: np.ndarray, bounds: np.ndarray) -> tuple[float, float]:
+    """The distance of two frames in a row, over those that differ at all: its median, and its 99.9th percentile."""
     before = rows_of(np.stack([bounds[:, 0], bounds[:, 1] - 1], 1))
     moved = np.linalg.norm(points[before + 1] - points[before], axis=1)
     moved = moved[moved > 1e-6 * np.abs(points).max()]
     if len(moved) == 0:
         raise UserError("no latent of the data differs from the one before it, so there is no way to search")
-    return float(np.median(moved))
+    return float(np.median(moved)), float(np.quantile(moved, 0.999))
 
 
 def _observed(node_of: np.ndarray, bounds: np.ndarray, hops: int) -> np.ndarray:
@@ -230,7 +233,10 @@ class GraphDistance:
     off: float = 0.5  # cost of leaving the data: times the distance to the nearest node beyond the radius
 
     def towards(self, dynamics: Dynamics, goal: State) -> Measure:
-        """Distances of all nodes once; a state then costs one product with the nodes and a few gathers."""
+        """Distances of all nodes once; a state then costs one product with the nodes and a few gathers.
+
+        One step takes off at most the data's longest move: a rollout that claims more went through a wall.
+        """
         told = goal_latent(dynamics, goal, self.latent)
         graph = self.graph.to(told.device)
         there = graph.project(told)  # [E,d]
@@ -250,4 +256,5 @@ class GraphDistance:
             share = (straight / cfg.near).clamp(max=1) if cfg.near else torch.ones_like(straight)
             return share * cost + (1 - share) * straight
 
-        return measure
+        # A state may be taken for a node a radius away, so that much of a fall is the graph's own grain.
+        return ToGo(measure, graph.longest + graph.radius)

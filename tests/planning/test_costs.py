@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.models.world_model import WorldModel
-from jepa_world_model.planning.costs import LatentDistance, LearnedSteps, OwnDistance, WeightedSum
+from jepa_world_model.planning.costs import (
+    LatentDistance,
+    LearnedSteps,
+    OwnDistance,
+    ToGo,
+    WeightedSum,
+    stride_of,
+)
 from jepa_world_model.planning.dynamics import WorldModelDynamics, repeat_rows
 from jepa_world_model.planning.oracles import TwoRoomsOracle
 from jepa_world_model.planning.rollout import Objective, make_score
@@ -76,6 +86,49 @@ OUT = torch.tensor([1.0, 0.0]).expand(2, 3, 4, 2)  # four steps to the right: 1.
 ])  # fmt: skip
 def test_a_rollout_adds_up_what_the_objective_asks_for(objective, expected):
     torch.testing.assert_close(score_of(objective, OUT), torch.full((2, 3), expected))
+
+
+def far_from(x: float):
+    """Moves of 1.8 px to the left of x, of which a step takes off one."""
+    return ToGo(lambda state, _: (x - state["xy"][:, 0]).abs() / 1.8, 1.0)
+
+
+class Tunnel(TwoRoomsOracle):
+    """Dynamics that go through the wall: beyond x = 15 they are 18 px further."""
+
+    def step(self, state, action):
+        after = super().step(state, action)
+        x = after["xy"][:, :1]
+        jump = torch.where((state["xy"][:, :1] < 15) & (x >= 15), 18.0, 0.0)
+        return after | {"xy": after["xy"] + jump * torch.tensor([1.0, 0.0])}
+
+
+@pytest.mark.parametrize(("over", "every", "plain"), [
+    ("sum", 1, 19 + 18 + 7 + 6), ("sum", 2, 2 * (18 + 6)), ("last", 1, 6),
+])  # fmt: skip
+def test_a_fall_that_no_step_makes_is_charged_from_there_on(over, every, plain):
+    """Ten moves are skipped by the third step: what later looks gain by it is charged `leap_charge` times."""
+    start = {"xy": torch.tensor([[10.0, 10.0]]), "wall": torch.tensor([[32.0, 18.0]])}
+    actions = torch.tensor([1.0, 0.0]).expand(1, 1, 4, 2)
+    looks = {("sum", 1): 2, ("sum", 2): 2, ("last", 1): 1}[
+        over, every
+    ]  # after the leap, times what each counts for
+    for charge in (0.0, 2.0):
+        objective = Objective(over=over, every=every, leap_charge=charge)
+        found = make_score(Tunnel(), start, far_from(46.0), objective)(actions)
+        torch.testing.assert_close(
+            found, torch.tensor([[plain + charge * looks * 10.0]]), rtol=1e-4, atol=1e-3
+        )
+    honest = Objective(over=over, every=every), Objective(over=over, every=every, leap_charge=0.0)
+    one, other = (make_score(TwoRoomsOracle(), start, far_from(46.0), o)(actions) for o in honest)
+    torch.testing.assert_close(one, other)
+
+
+def test_a_sum_of_costs_in_moves_is_one_and_with_another_is_not():
+    part = SimpleNamespace(towards=lambda dynamics, goal: far_from(46.0))
+    dynamics, (_, goal) = TwoRoomsOracle(), rooms([[10.0, 10.0]], [[46.0, 10.0]])
+    assert stride_of(WeightedSum(parts=((2.0, part), (0.5, part))).towards(dynamics, goal)) == 2.5
+    assert stride_of(WeightedSum(parts=((2.0, part), (0.5, XY))).towards(dynamics, goal)) == math.inf
 
 
 def test_scores_do_not_depend_on_how_many_are_rolled_out_at_once():

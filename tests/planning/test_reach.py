@@ -9,6 +9,7 @@ import torch
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.data.store import from_arrays
 from jepa_world_model.envs import generate_two_rooms
+from jepa_world_model.planning.costs import stride_of
 from jepa_world_model.planning.oracles import TwoRoomsOracle
 from jepa_world_model.planning.reach import GraphDistance, ReachConfig, build_reach, latents_of
 from jepa_world_model.planning.worlds import TwoRoomsWorld
@@ -48,6 +49,22 @@ def test_the_cost_falls_all_the_way_to_the_goal(rooms):
     assert found[0] < 0.02
     assert (np.diff(found) > -0.35).all()  # between nodes it may ripple by a fraction of a move
     assert np.polyfit(np.arange(40), found, 1)[0] > 0.1
+
+
+def test_no_step_takes_off_more_than_the_stride_and_a_leap_through_the_wall_does(rooms):
+    goals = np.array([[50.0, 50.0, 32.0, 18.0]])
+    measure = GraphDistance(graph=rooms, latent="xy").towards(
+        TwoRoomsOracle(), {"xy": torch.from_numpy(goals[:, :2]).float(), "wall": torch.tensor([[32.0, 18.0]])}
+    )
+    ask = lambda rows: measure({"xy": torch.from_numpy(np.asarray(rows)).float()}, slice(0, 1)).numpy()
+    made = generate_two_rooms(episodes=40, length=60, seed=8)
+    walks = made["states"][:, :2].reshape(40, 60, 2)
+    falls = np.stack([-np.diff(ask(walk)) for walk in walks])
+    excess = (falls - stride_of(measure)).clip(min=0).sum(1)  # of 59 moves
+    assert np.quantile(excess, 0.5) == 0
+    assert np.quantile(excess, 0.9) < 2  # the rest crosses places that these 250 walks hardly saw
+    left, right = ask([[30.0, 50.0], [34.0, 50.0]])
+    assert left - right > 5 * stride_of(measure)
 
 
 def test_measures_of_many_candidates_equal_those_of_one_after_the_other(rooms):
