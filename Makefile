@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FLAGS ?=
 
-.PHONY: train test lint docs site wheel-check clean
+.PHONY: train test lint docs site wheel-check bench bench-check clean
 
 train: $(VENV)/installed
 	$(BIN)/python jepa_world_model_trainer.py $(FLAGS)
@@ -23,6 +23,15 @@ site: $(VENV)/installed-dev
 
 wheel-check: $(VENV)/installed
 	$(BIN)/python benchmarks/wheel.py $(FLAGS)
+
+# Throughput of the default step against the machine and against a naive step: tables, some minutes.
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/throughput.py $(FLAGS)
+	$(BIN)/python benchmarks/naive.py --threads 1
+
+# Ratios of step times that must hold on any machine: under a minute.
+bench-check: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/regression.py
 
 $(VENV)/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

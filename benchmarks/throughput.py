@@ -1,10 +1,14 @@
-"""Where the time of a training step goes: frames/s in fp32 and bf16, and the share of each part.
+"""B4: frames/s of the default step, its share of what the machine can do, and what is not a product of matrices.
 
-Command: python benchmarks/throughput.py [--batch 8] [--frames 8] [--threads 2] [--steps 100] [--precision fp32 bf16]
+Command: python benchmarks/throughput.py [--batches 8 64] [--frames 8] [--threads 1] [--turns 12] [--budget-s 100]
+         python benchmarks/throughput.py --compile --batches 8
 
-Precisions take turns step by step, so that a drift of the machine hits both; every figure is a median. The parts are timed
-alone, forward and backward, in the same turns; "rest" is the step minus their sum. The peak is the best matrix product of
-the same process at that precision.
+Every arm (batch x precision) and its convolutions and matrix products alone (the same calls on noise, products.py) take
+turns in one process; figures are medians, ratios are taken turn by turn. At one thread the clock is processor time, which a
+busy machine disturbs least. Peaks are the best matrix product (2048) and the best 3x3 convolution (64 channels, 32 px, 64
+images) of the same process at that precision. FLOPs are those of products, forward and backward. The loader's share is the
+time until a batch of the built-in gridworld is there, over that of a training step. --compile: the dynamics (predictor,
+h_to_z, pose increments) through torch.compile, beside the same step without it.
 """
 
 from __future__ import annotations
@@ -13,129 +17,136 @@ import argparse
 import dataclasses
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from products import flops_of, peaks, products_of
+from timing import clock_for, interleaved, ratio
 
 from jepa_world_model.commands.gradients import synthetic_batch, with_actions
-from jepa_world_model.core.barrier import clip_grad_groups, stop
+from jepa_world_model.core.memory import keep_freed_memory
 from jepa_world_model.core.optim import build_optimizer
 from jepa_world_model.core.step import train_step
-from jepa_world_model.experiment import TrainConfig, build_task
+from jepa_world_model.core.task import Task
+from jepa_world_model.experiment import TrainConfig, build, build_task
 from jepa_world_model.experiment.build import no_decay
+from jepa_world_model.experiment.data import DataConfig
+
+COMPILED = ("predictor", "h_to_z", "p_action_delta_projector")
 
 
-def parts(task, optimizer, batch, autocast) -> dict[str, Callable[[], object]]:
-    """Each part of the step as a function of nothing: forward and backward on constant inputs."""
-    model, x = task.model, batch.frames.flatten(0, 1).float() / 255
-    z = stop(task.states(batch, ["z"])["z"])
+def settings(batch: int, frames: int, precision: str) -> TrainConfig:
+    """The defaults at this batch, window and precision."""
+    return TrainConfig(
+        batch_size=batch, seq_len=frames, rollout_horizon=min(8, frames - 1), precision=precision
+    )
 
-    def both(function: Callable) -> Callable[[], None]:
-        def run() -> None:
-            task.model.zero_grad(set_to_none=True)
-            with autocast():
-                out = function()
-            (
-                out.float() if isinstance(out, torch.Tensor) else sum(t.float().mean() for t in out)
-            ).mean().backward()
 
-        return run
+def step_of(cfg: TrainConfig, *, compiled: bool = False) -> tuple[Task, Callable[[], object]]:
+    """The training step of a configuration on one synthetic batch."""
+    cfg = with_actions(cfg)
+    task, batch = build_task(cfg), synthetic_batch(cfg, cfg.batch_size)
+    for name in COMPILED if compiled else ():
+        getattr(task.model, name).compile(dynamic=True)
+    optimizer = build_optimizer(task.groups, dataclasses.replace(cfg.optim, lr_scale={}), no_decay)
+    return task, lambda: train_step(task, optimizer, batch, 0, max_grad_norm=cfg.optim.max_grad_norm)
 
-    def image_losses() -> torch.Tensor:
-        picture = x.unflatten(0, batch.frames.shape[:2]).clone().requires_grad_() * 0.9
-        terms = []
-        for loss in task.losses:
-            if loss.family == "reconstruction":
-                view = task.view(loss, {"x_hat": picture, "x": picture + 0.1}, task.context(batch))
-                terms.append(loss.function(view))
-        return torch.stack(terms)
 
-    def dynamics() -> tuple:
-        gates = dict.fromkeys(task.gates, 0.0) | {"h->rollout": 1.0}
-        frozen = dataclasses.replace(
-            task.graph,
-            latents=tuple(
-                dataclasses.replace(latent, compute=(lambda at: z), reads=(), trains=())
-                if latent.name == "z"
-                else latent
-                for latent in task.graph.latents
-            ),
-            edges=(),
+def table(args: argparse.Namespace) -> None:
+    """Frames/s, shares of the peaks, and time beside the products."""
+    clock, steps, flops = clock_for(args.threads), {}, {}
+    for batch in args.batches:
+        for precision in args.precision:
+            task, step = step_of(settings(batch, args.frames, precision))
+            step()
+            flops[batch] = flops_of(step) / batch / args.frames
+            steps[batch, precision, "step"] = step
+            steps[batch, precision, "products"] = products_of(step)
+    times = interleaved(steps, turns=args.turns, warmup=2, budget_s=args.budget_s, clock=clock)
+    best = {p: peaks(torch.bfloat16 if p == "bf16" else torch.float32, clock) for p in args.precision}
+    count = sum(p.numel() for p in task.model.parameters())
+    print(f"{count:,} parameters, {next(iter(flops.values())) / 1e6:.0f} MFLOP a frame, T={args.frames}, 64 px, "
+          f"{args.threads} thread(s), {len(times[args.batches[0], args.precision[0], 'step'])} turns")  # fmt: skip
+    for precision, (product, conv) in best.items():
+        print(f"peak {precision}: matrix product {product / 1e9:.0f}, convolution {conv / 1e9:.0f} GFLOP/s")
+    heads = ("B", "precision", "frames/s", "of the product peak", "of the convolution peak", "step over its products",
+             "outside them")  # fmt: skip
+    print(f"\n| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    for batch in args.batches:
+        for precision in args.precision:
+            own = times[batch, precision, "step"]
+            rate = batch * args.frames / statistics.median(own)
+            over, low, high = ratio(own, times[batch, precision, "products"])
+            shares = [rate * flops[batch] / one for one in best[precision]]
+            print(f"| {batch} | {precision} | {rate:.0f} | {shares[0]:.0%} | {shares[1]:.0%} | "
+                  f"{over:.2f} ({low:.2f} to {high:.2f}) | {1 - 1 / over:.0%} |")  # fmt: skip
+        if {"fp32", "bf16"} <= set(args.precision):
+            gain = ratio(times[batch, "fp32", "step"], times[batch, "bf16", "step"])
+            print(
+                f"| {batch} | bf16 over fp32 | {gain[0]:.2f} times ({gain[1]:.2f} to {gain[2]:.2f}) | | | | |"
+            )
+
+
+def loader(args: argparse.Namespace) -> None:
+    """Windows/s of the loader, and its share of a training step on real data."""
+    clock = clock_for(args.threads)
+    with tempfile.TemporaryDirectory() as place:
+        for batch in args.batches:
+            data = DataConfig(cache_dir=place)
+            cfg = dataclasses.replace(settings(batch, 12, "bf16"), rollout_horizon=8, data=data)
+            experiment = build(cfg)
+            count = [0]
+
+            def take(experiment: Any = experiment, count: list[int] = count) -> object:
+                count[0] += 1
+                return experiment.batches(count[0])
+
+            step = lambda e=experiment: train_step(e.task, e.optimizer, e.batch(0), 0, max_grad_norm=1.0)
+            times = interleaved({"take": take, "step": step}, turns=10, warmup=2, budget_s=20, clock=clock)
+            seconds = statistics.median(times["take"])
+            share = ratio(times["take"], times["step"])[0]
+            print(f"loader, B={batch}, T=12: {batch / seconds:,.0f} windows/s, {share:.2%} of a step")
+
+
+def compiled(args: argparse.Namespace) -> None:
+    """A step with compiled dynamics beside one without."""
+    clock = clock_for(args.threads)
+    for precision in args.precision:
+        cfg = settings(args.batches[0], args.frames, precision)
+        (_, plain), (_, fast) = step_of(cfg), step_of(cfg, compiled=True)
+        begin = time.monotonic()
+        fast()
+        took = time.monotonic() - begin
+        times = interleaved(
+            {"plain": plain, "compiled": fast}, turns=args.turns, warmup=3, budget_s=60, clock=clock
         )
-        return frozen.run(
-            task.context(batch), ["rollout"], {e: gates.get(e, 0.0) for e in frozen.edge_names}
-        )["rollout"].h
-
-    def update() -> None:
-        clip_grad_groups(task.groups, 1.0)
-        optimizer.step()
-
-    return {
-        "encoder": both(lambda: model.encoder(x)),
-        "decoder": both(lambda: model.decoder(z)),
-        "image losses": lambda: image_losses().sum().backward(),
-        "h and rollout": both(dynamics),
-        "clip and optimizer": update,
-    }
-
-
-def peak(dtype: torch.dtype, size: int = 2048, tries: int = 8) -> float:
-    """The best matrix product of this process, in FLOP/s."""
-    a = torch.randn(size, size).to(dtype)
-    times = []
-    for _ in range(tries):
-        start = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+        gain, low, high = ratio(times["plain"], times["compiled"])
+        print(json.dumps({"precision": precision, "batch": args.batches[0], "plain_over_compiled": round(gain, 3),
+                          "quartiles": [round(low, 3), round(high, 3)], "first_step_s": round(took, 1)}))  # fmt: skip
 
 
 def main() -> None:
-    """Measure and print one JSON line a precision."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--budget-s", type=float, default=100)
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
+    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    runs: dict[str, dict[str, Callable]] = {}
-    for precision in args.precision:
-        cfg = with_actions(
-            TrainConfig(
-                batch_size=args.batch,
-                seq_len=args.frames,
-                rollout_horizon=min(8, args.frames - 1),
-                precision=precision,
-            )
-        )
-        task, batch = build_task(cfg), synthetic_batch(cfg, args.batch)
-        optimizer = build_optimizer(task.groups, cfg.optim, no_decay)
-        step = lambda t=task, o=optimizer, b=batch: train_step(t, o, b, 0, max_grad_norm=1.0)
-        runs[precision] = {"step": step} | parts(task, optimizer, batch, task.autocast)
-    times = {precision: {name: [] for name in functions} for precision, functions in runs.items()}
-    for turn in range(20 + args.steps):
-        for precision, functions in runs.items():
-            for name, function in functions.items():
-                start = time.perf_counter()
-                function()
-                if turn >= 20:
-                    times[precision][name].append(time.perf_counter() - start)
-    for precision in runs:
-        median = {name: statistics.median(values) for name, values in times[precision].items()}
-        step = median.pop("step")
-        shares = {name: round(value / step, 3) for name, value in median.items()}
-        shares["rest"] = round(1 - sum(median.values()) / step, 3)
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        print(json.dumps({
-            "precision": precision, "frames_per_s": round(args.batch * args.frames / step, 1),
-            "step_ms": round(step * 1e3, 2), "shares": shares, "threads": args.threads,
-            "peak_matmul_gflops": round(peak(dtype) / 1e9),
-        }))  # fmt: skip
+    keep_freed_memory()
+    if args.compile:
+        return compiled(args)
+    table(args)
+    return loader(args)
 
 
 if __name__ == "__main__":
