@@ -31,6 +31,7 @@
     node.append(...children);
     return node;
   };
+  const broken = text => text.split(/(?<=[_.])/).flatMap(part => [part, make("wbr")]);  // long names break after _ and . alone
   const number = value => {
     if (value === undefined || value === null) return "";
     const size = Math.abs(value);
@@ -66,14 +67,16 @@
   const search = make("input", { type: "search", placeholder: "filter: words, -without, probe_z_r2>0.9", "aria-label": "filter runs",
     oninput: () => { state.words = search.value; list(); } });
   search.value = state.words;
-  const adding = make("select", { "aria-label": "add a column", onchange: () => {
-    if (adding.value) state.columns.push(adding.value); adding.value = ""; list(); } });
+  const columns = make("select", { "aria-label": "add or remove a column", onchange: () => {
+    const name = columns.value;
+    if (name) state.columns = state.columns.includes(name) ? state.columns.filter(other => other !== name) : [...state.columns, name];
+    list(); } });
   const clear = make("button", { onclick: () => { state.chosen = []; list(); compare(); } }, "clear the comparison");
   const box = make("div", { class: "runs", tabindex: "0", role: "region", "aria-label": "runs" });
   const below = make("div", { id: "compare" });
-  app.append(make("div", { class: "bar" }, search, adding, clear, count), box, below);
+  app.append(make("div", { class: "bar" }, search, columns, clear, count), box, below);
 
-  const heading = (key, words, text, help) => {
+  const heading = (key, words, text, help, kind = "") => {
     const sorted = state.key === key;
     const sort = () => {
       const low = key in data.metrics && data.metrics[key].better === "low";
@@ -81,9 +84,7 @@
       list();
     };
     const button = make("button", { onclick: sort, title: help || "" }, words + (sorted ? (state.down ? " ↓" : " ↑") : ""));
-    const cell = make("th", { scope: "col", class: text ? "text" : false, "aria-sort": sorted ? (state.down ? "descending" : "ascending") : "none" }, button);
-    if (key in data.metrics) cell.addEventListener("contextmenu", event => {
-      event.preventDefault(); state.columns = state.columns.filter(c => c !== key); list(); });
+    const cell = make("th", { scope: "col", class: `${text ? "text" : ""} ${kind}`.trim() || false, "aria-sort": sorted ? (state.down ? "descending" : "ascending") : "none" }, button);
     return cell;
   };
 
@@ -91,15 +92,18 @@
     remember();
     const shown = data.runs.filter(matches).sort(order);
     count.textContent = shown.length === data.runs.length ? `${shown.length} runs` : `${shown.length} of ${data.runs.length} runs`;
-    adding.replaceChildren(make("option", { value: "" }, "add a column"), ...Object.keys(data.metrics)
-      .filter(name => !state.columns.includes(name)).map(name => make("option", { value: name }, name)));
+    const options = names => names.map(name => make("option", { value: name }, name));
+    columns.replaceChildren(make("option", { value: "" }, "columns"),
+      make("optgroup", { label: "add" }, ...options(Object.keys(data.metrics).filter(name => !state.columns.includes(name)))),
+      make("optgroup", { label: "remove" }, ...options(state.columns)));
+    clear.hidden = !state.chosen.length;
     const best = {};
     for (const name of state.columns) {
       const all = shown.map(run => run.last[name]).filter(v => v !== undefined);
       if (all.length > 1 && data.metrics[name].better) best[name] = (data.metrics[name].better === "low" ? Math.min : Math.max)(...all);
     }
-    const head = make("tr", {}, make("th", {}, ""), heading("name", "run", true), heading("date", "date", true), heading("steps", "steps"),
-      heading("seed", "seed"), ...state.columns.map(name => heading(name, title(name), false, `${name}: ${data.metrics[name].meaning} (right click: remove)`)));
+    const head = make("tr", {}, make("th", {}, ""), heading("name", "run", true), heading("date", "date", true, "", "date"), heading("steps", "steps"),
+      heading("seed", "seed"), ...state.columns.map(name => heading(name, title(name), false, `${name}: ${data.metrics[name].meaning}`)));
     const rows = shown.map(run => {
       const at = state.chosen.indexOf(run.id);
       const tick = make("input", { type: "checkbox", "aria-label": "compare " + run.name, onchange: () => choose(run.id) });
@@ -108,7 +112,7 @@
       return make("tr", { class: at >= 0 ? "on" : false },
         make("td", { class: "text" }, tick, at >= 0 ? make("span", { class: "dot", style: `background:${colours[at % colours.length]};margin:0 0 0 7px` }) : ""),
         make("td", { class: "text name", title: run.name + "\n" + brief(run) }, label, make("small", {}, brief(run) || (data.runs.length > 1 ? "–" : ""))),
-        make("td", { class: "text" }, run.date),
+        make("td", { class: "text date" }, run.date),
         make("td", { title: run.asked && run.steps < run.asked ? "not finished" : "" }, run.asked && run.steps < run.asked ? `${run.steps} of ${run.asked}` : String(run.steps)),
         make("td", {}, run.seed === null ? "" : String(run.seed)),
         ...state.columns.map(name => make("td", { class: run.last[name] !== undefined && run.last[name] === best[name] ? "best" : false }, number(run.last[name]))));
@@ -136,7 +140,7 @@
     const picture = svg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": name });
     for (const [[steps, values], colour, run] of curves) {
       const points = steps.map((s, i) => `${(100 * s / (last || 1)).toFixed(2)},${(100 - 100 * (place(values[i]) - place(low)) / span).toFixed(2)}`);
-      const line = svg("path", { d: "M" + (points.length > 1 ? points : [points[0], points[0].replace(/^[^,]+/, "100")]).join("L"), stroke: colour });
+      const line = svg("path", points.length > 1 ? { d: "M" + points.join("L"), stroke: colour } : { d: `M${points[0]}h.01`, stroke: colour, class: "one" });
       line.append(svg("title", {})); line.firstChild.textContent = `${run.name}: ${number(values[values.length - 1])}`;
       picture.append(line);
     }
@@ -165,8 +169,8 @@
     const keys = differing(runs, table);
     const part = make("div", {}, make("h3", {}, words));
     if (!keys.length) { part.append(make("p", { class: "none" }, "No difference.")); return part; }
-    const rows = keys.map(key => make("tr", {}, make("td", { class: "mono" }, key),
-      ...runs.map(run => make("td", { class: "mono" }, table(run)[key] === undefined ? "–" : String(table(run)[key])))));
+    const rows = keys.map(key => make("tr", {}, make("td", { class: "mono" }, ...broken(key)),
+      ...runs.map(run => make("td", { class: "mono" }, ...broken(table(run)[key] === undefined ? "–" : String(table(run)[key]))))));
     part.append(make("div", { class: "scroll" }, make("table", { class: "plain differs" },
       make("thead", {}, make("tr", {}, make("th", {}, ""), ...dots(runs))), make("tbody", {}, ...rows))));
     return part;
