@@ -19,7 +19,7 @@ docs: $(VENV)/installed
 	$(BIN)/jepa-wm docs
 
 site: $(VENV)/installed-dev
-	$(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # the theme advertises another program otherwise
 
 wheel-check: $(VENV)/installed
 	$(BIN)/python benchmarks/wheel.py $(FLAGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
@@ -17,6 +18,12 @@ from jepa_world_model.planning.scores import data_hash, pairs_hash, summary, tab
 ])  # fmt: skip
 def test_wilson_intervals_are_the_published_ones(won, of, interval):
     assert wilson(won, of) == pytest.approx(interval, abs=1e-4)
+
+
+@pytest.mark.parametrize(("won", "of"), [(0, 7), (1, 3), (40, 41), (123, 1000)])
+def test_intervals_are_those_of_scipy(won, of):
+    theirs = scipy.stats.binomtest(won, of).proportion_ci(0.95, method="wilson")
+    assert wilson(won, of) == pytest.approx((theirs.low, theirs.high), abs=2e-5)  # z is rounded to 1.96
 
 
 def episodes() -> Episodes:

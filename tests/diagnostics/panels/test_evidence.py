@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from jepa_world_model.diagnostics.panels.evidence import rank_correlation, share, squares
 from tests.diagnostics.panels.asked import healthy
@@ -16,6 +17,13 @@ def test_ranks_correlate_whatever_the_scale_and_ties_share_theirs():
     assert np.isnan(rank_correlation(x, np.ones(5)))
     y = np.array([3.0, 1.0, 4.0, 1.0, 5.0])  # ranks 3, 1.5, 4, 1.5, 5 against 1, 2.5, 2.5, 4, 5
     assert rank_correlation(x, y) == pytest.approx(2.75 / 9.5)
+
+
+def test_rank_correlation_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        x, y = rng.integers(0, 9, (2, 40)).astype(float)  # with ties
+        assert rank_correlation(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
 def test_equal_rows_are_exactly_no_distance_apart():
