@@ -127,3 +127,10 @@ def test_no_print_outside_sinks_and_commands():
             "engine.py",
         )
         assert not printing or allowed or floor(part(path)) >= 5, f"{path} prints"
+
+
+def test_no_comment_of_a_setting_hides_from_the_help():
+    # `name: int = (\n    0  # what it is\n)`: the formatter makes that of a long line, and --help does not find the words
+    for path in FILES:
+        hidden = re.search(r"^ {4}\w+: [^=\n]+ = \(\n {8}.+  # ", path.read_text(), re.M)
+        assert not hidden, f"{path}: {hidden[0].strip()}: put the comment above"

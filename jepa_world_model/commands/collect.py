@@ -20,9 +20,8 @@ from jepa_world_model.experiment.data import option_value
 class CollectCommand:
     """What to record, and where to."""
 
-    env: str = (
-        "gridworld"  # a Gymnasium id such as "ALE/Freeway-v5", or a built-in world: gridworld, two_rooms
-    )
+    # a Gymnasium id such as "ALE/Freeway-v5", or a built-in world: gridworld, two_rooms
+    env: str = "gridworld"
     out: str = ""  # folder of the new data set; empty: datasets/<env>
     env_options: dict[str, str] = field(
         default_factory=dict

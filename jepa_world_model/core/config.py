@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import inspect
 import io
+import itertools
 import math
 import os
 import re
@@ -234,13 +235,17 @@ def diff_from_defaults(cfg: Any) -> dict[str, Any]:
 
 
 def field_comments(cls: type) -> dict[str, str]:
-    """The comment beside each field of a configuration class in its source, inherited fields included."""
+    """The comment beside each field of a configuration class in its source, or else above it; inherited ones too."""
     comments: dict[str, str] = {}
     for part in reversed(cls.__mro__[:-1]):
         lines = textwrap.dedent(inspect.getsource(part)).split("\n")
         for node in ast.parse("\n".join(lines)).body[0].body:
             if isinstance(node, ast.AnnAssign):
                 said = [line.partition("  # ")[2] for line in lines[node.lineno - 1 : node.end_lineno]]
+                above = itertools.takewhile(
+                    lambda line: line.lstrip().startswith("# "), lines[node.lineno - 2 :: -1]
+                )
+                said = said if any(said) else [line.lstrip()[2:] for line in above][::-1]
                 comments[node.target.id] = " ".join(filter(None, said))
     return comments
 

@@ -29,9 +29,8 @@ class Latent:
     reads: tuple[str, ...] = ()
     trains: tuple[str, ...] = ()
     shape: str = ""
-    fp32: bool = (
-        True  # cast the result to fp32 under autocast; off for large caches that are read in low precision
-    )
+    # cast the result to fp32 under autocast; off for large caches that are read in low precision
+    fp32: bool = True
 
 
 @dataclass(frozen=True)

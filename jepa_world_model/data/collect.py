@@ -29,18 +29,15 @@ class CollectConfig:
 
     episodes: int = 0  # episodes to collect; 0: as many as `frames` needs
     frames: int = 0  # frames to collect, the last episode cut there; 0: as many as `episodes` have
-    skip: int = (
-        1  # steps of the environment that an action lasts; above 1 where a single step moves hardly a pixel
-    )
+    # steps of the environment that an action lasts; above 1 where a single step moves hardly a pixel
+    skip: int = 1
     max_length: int = 500  # frames after which an episode is cut, though the environment goes on
     seed: int = 0  # of the environment's first reset and of the policy
     size: int = 64  # px, square that frames are resized to; 0 keeps their size
-    fit: str = (
-        "letterbox"  # how a frame that is not square becomes one: "letterbox" (bars), "crop" or "squeeze"
-    )
-    repeat_action_prob: float = (
-        0.0  # chance that the random policy repeats its last action; near 1 hardly turns
-    )
+    # how a frame that is not square becomes one: "letterbox" (bars), "crop" or "squeeze"
+    fit: str = "letterbox"
+    # chance that the random policy repeats its last action; near 1 hardly turns
+    repeat_action_prob: float = 0.0
     action_weights: dict[str, float] = field(
         default_factory=dict
     )  # discrete only: how much oftener than the others an action is drawn, by name or number; 1 where not given

@@ -31,9 +31,8 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)  # unless given otherwise
     action_names: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()
-    state: Callable[[Any, Any, Mapping[str, Any]], Any] | None = (
-        None  # environment, observation, info -> numbers
-    )
+    # environment, observation, info -> numbers
+    state: Callable[[Any, Any, Mapping[str, Any]], Any] | None = None
     prepare: Callable[[gymnasium.Env], None] | None = None
 
 

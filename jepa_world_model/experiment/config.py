@@ -57,9 +57,8 @@ class TrainConfig:
     device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda", "cuda:1"
     output_dir: str = "runs"  # where run folders are made
     name: str = ""  # folder below output_dir; empty: date, data set, seed
-    resume: bool = (
-        False  # continue the run of this name from its newest checkpoint; start it where there is none
-    )
+    # continue the run of this name from its newest checkpoint; start it where there is none
+    resume: bool = False
     fork: str = ""  # start from a checkpoint of another run, RUN@STEP; settings without a flag are that run's
     batch_size: int = 8  # windows a batch
     accumulate: int = 1  # batches a step; losses over the distribution of a batch see each by itself
@@ -70,36 +69,30 @@ class TrainConfig:
     log_every: int = 10  # steps between records
     eval_every: int = 400  # steps between evaluations on held-out episodes; 0: at the end only
     eval_windows: int = 64  # held-out windows an evaluation
-    grad_report_every: int = (
-        0  # steps between reports of each loss's gradient on each module; 0: off; costs ~2 steps
-    )
+    # steps between reports of each loss's gradient on each module; 0: off; costs ~2 steps
+    grad_report_every: int = 0
     plan_every: int = 0  # steps between evaluations by planning, as `plan` says; 0: off
     checkpoint_every: int = 400  # steps between checkpoints; 0: at the end only
     keep_checkpoints: int = 2  # so many of the newest stay; 0: all
     skip_non_finite: int = 0  # so many steps that are not finite are left out; the next one ends the run
-    spike_factor: float = (
-        10.0  # a loss that many times the median of 100 steps is kept with its batch; 0: none is
-    )
-    best_metric: str = (
-        ""  # an eval metric, such as "eval/open_loop_ratio_k8": the checkpoint where it is best stays too
-    )
+    # a loss that many times the median of 100 steps is kept with its batch; 0: none is
+    spike_factor: float = 10.0
+    # an eval metric, such as "eval/open_loop_ratio_k8": the checkpoint where it is best stays too
+    best_metric: str = ""
     best_is: Literal["lowest", "highest"] = "lowest"  # which value of it is best
-    ema: float = (
-        0.0  # decay of a moving average of the weights, which is evaluated and kept beside them; 0: none
-    )
+    # decay of a moving average of the weights, which is evaluated and kept beside them; 0: none
+    ema: float = 0.0
     report: bool = True  # write report.html at the end
-    diagnostics: bool = (
-        True  # question the model at the end: diagnostics.html and diagnostics.json, a few seconds
-    )
+    # question the model at the end: diagnostics.html and diagnostics.json, a few seconds
+    diagnostics: bool = True
     detach_z_from_h_and_p: bool = True  # cut every edge from z into h, rollouts and whatever feeds h and p
     detach_decoder: bool = False  # cut z -> x_hat: reconstruction trains the decoder alone
     gates: dict[str, float] = field(
         default_factory=dict
     )  # any edge, "z->h", to the share of gradient that passes
     force_h_zero: bool = False  # the predictor gets zeros for h: no memory but the last frame (an ablation)
-    render_mode: str = (
-        "direct"  # of imagined frames in losses; "anchor_delta": true start frame plus decoded change
-    )
+    # of imagined frames in losses; "anchor_delta": true start frame plus decoded change
+    render_mode: str = "direct"
     loss_schedules: dict[str, str] = field(
         default_factory=dict
     )  # loss to "ramp:START:END" or "cosine:START:END"

@@ -26,9 +26,8 @@ class DataConfig:
     camera: str = ""  # of a data set with several: whose images are the frames
     action_kind: str = "auto"  # of a data set that does not tell: discrete, multi_binary or continuous
     size: int = 0  # px, square that the frames of a data set are resized to; 0 keeps their size
-    fit: str = (
-        "letterbox"  # how a frame that is not square becomes one: "letterbox" (bars), "crop" or "squeeze"
-    )
+    # how a frame that is not square becomes one: "letterbox" (bars), "crop" or "squeeze"
+    fit: str = "letterbox"
     episodes: int = 400  # of a built-in world
     length: int = 60  # frames an episode of a built-in world
     options: dict[str, str] = field(

@@ -40,16 +40,14 @@ class PlanConfig:
     env: str = ""  # "two_rooms" or "gridworld"; empty: the world that the run's data come from
     episodes: int = 100  # pairs of start and goal; below 30 an interval says little
     seed: int = 0  # of the pairs and of every draw; the same seed gives every run the same pairs
-    planner: str = (
-        "auto"  # cem, icem, mppi, gradient, shooting, categorical_cem; auto: cem, or categorical_cem
-    )
+    # cem, icem, mppi, gradient, shooting, categorical_cem; auto: cem, or categorical_cem
+    planner: str = "auto"
     cost: str = "graph"  # graph, latent, h, pose, steps, true; a straight line knows nothing of walls
     over: str = "sum"  # "sum" of every step's cost: arrive early; "last": only where the plan ends
     every: int = 1  # steps between two looks at the cost inside a plan; more is faster
     action_penalty: float = 0.0  # times the squared length of every action, in units of the cost
-    leap_charge: float = (
-        2.0  # times what a plan gains by leaps that no step makes (cost graph); 0: leaps are free
-    )
+    # times what a plan gains by leaps that no step makes (cost graph); 0: leaps are free
+    leap_charge: float = 2.0
     steps: int = 0  # of an episode; 0: the world's own, 200 in two_rooms, 60 in gridworld
     horizon: int = 0  # steps that a plan looks ahead; 0: the world's own, 50 and 16
     replan: int = 0  # steps executed before the next plan; 0: the world's own, 10 and 4

@@ -98,9 +98,8 @@ class ClosureConfig:
     """Which frames are the same place."""
 
     min_gap: int = 4  # steps between the frames of a pair; nearer ones are alike because they are neighbours
-    scale: float = (
-        0.1  # tau in units of the median step of z; from 0.3 on neighbours count and the pose folds
-    )
+    # tau in units of the median step of z; from 0.3 on neighbours count and the pose folds
+    scale: float = 0.1
     max_pairs: int = 4096  # a batch; more are subsampled
 
     def __post_init__(self) -> None:

@@ -162,9 +162,8 @@ class MppiConfig:
 
     samples: int = 100  # sequences a round
     rounds: int = 6  # updates of the mean
-    temperature: float = (
-        0.1  # of the weights, in standard deviations of the cost; 0 would take the best alone
-    )
+    # of the weights, in standard deviations of the cost; 0 would take the best alone
+    temperature: float = 0.1
     beta: float = 2.0  # colour of the noise: 0 white
     std: float = 0.5  # of the noise in the first round, in encoded units
     shrink_std: float = 0.8  # factor a round; 1: the noise keeps its size

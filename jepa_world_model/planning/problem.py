@@ -19,9 +19,8 @@ Score = Callable[[Tensor], Tensor]  # encoded actions [E,S,H,A] -> cost [E,S], l
 class Budget:
     """How much a plan may cost; the first limit that is met ends the search. 0: no such limit."""
 
-    candidate_steps: int = (
-        0  # model steps an episode; a search of 100 candidates of 50 steps takes 5,000 a round
-    )
+    # model steps an episode; a search of 100 candidates of 50 steps takes 5,000 a round
+    candidate_steps: int = 0
     milliseconds: float = 0.0  # of the whole batch of plans; the plan then depends on the machine
 
     def __post_init__(self) -> None:

@@ -31,12 +31,10 @@ class ReachConfig:
 
     merge: float = 0.5  # states nearer than this share a node; near 1 neighbouring cells of a grid would fuse
     hops: int = 4  # frames this many steps apart are joined too: straighter ways; 1: single steps only
-    join: float = (
-        0.0  # nodes nearer than this are joined unseen, for sparse data; may lead through thin walls
-    )
-    max_nodes: int = (
-        2500  # with more, `merge` is raised until they fit: each look-up costs a product with all
-    )
+    # nodes nearer than this are joined unseen, for sparse data; may lead through thin walls
+    join: float = 0.0
+    # with more, `merge` is raised until they fit: each look-up costs a product with all
+    max_nodes: int = 2500
     kept_variance: float = 0.9995  # of the latent; the rest is dropped, for speed
     neighbours: int = 6  # nodes that a state's cost is interpolated between
     near: float = 2.0  # a state nearer to the goal than this takes the straight way, which no grid blurs

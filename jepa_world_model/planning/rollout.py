@@ -22,9 +22,8 @@ class Objective:
     cost: Any = field(default_factory=LatentDistance)  # of `costs`: how far a state is from the goal
     over: str = "sum"  # "sum" of every step's cost: arrive early; "last": only where the plan ends
     every: int = 1  # steps between two looks at the cost; the last step always counts
-    leap_charge: float = (
-        2.0  # for a fall of the cost that no step makes, times the excess, from there on; 0: none
-    )
+    # for a fall of the cost that no step makes, times the excess, from there on; 0: none
+    leap_charge: float = 2.0
     action_penalty: float = 0.0  # times the squared length of every action, in units of the cost
     rows_at_once: int = 2048  # candidates rolled out together: a layer's output should stay in the cache
 

@@ -52,16 +52,14 @@ class KIDataConfig:
     cameras: tuple[str, ...] = ()  # of the folder, in this order; empty: all by name
     episodes: int = 1000  # of the embedded arm
     questions: int = 12000  # about the embedded arm's pictures, drawn anew (0: none)
-    questions_folder: str = (
-        ""  # a folder with questions.jsonl and its pictures; empty: the embedded arm's own, if used
-    )
+    # a folder with questions.jsonl and its pictures; empty: the embedded arm's own, if used
+    questions_folder: str = ""
     val_share: float = 0.1  # share of episodes, and of questions, that no training step sees
     vqa_share: float = 0.25  # share of question rows in a batch; 0: robot rows only
     # Beginning with both, a small model answers from the text alone, and its vision tower never starts: after 900 steps
     # its gradient was 0.04, answers at chance.
-    questions_first: int = (
-        600  # steps of questions alone, before robot rows come in; with `init` there are none
-    )
+    # steps of questions alone, before robot rows come in; with `init` there are none
+    questions_first: int = 600
     fast_vocab: int = 256  # FAST ids; the published tokenizer has 2048
     fast_scale: float = 10.0  # quantisation steps a unit of a coefficient; more is finer and longer
     fast_file: str = ""  # a saved FAST tokenizer, or a folder with the published one; empty: fit on the data
@@ -90,34 +88,32 @@ class KITrainConfig:
     steps: int = 4000  # optimizer steps, the first of them questions alone
     seed: int = 0  # weights, data order, every draw
     device: str = "auto"  # "auto" (cuda where there is one), "cpu", "cuda"
-    output_dir: str = "runs"
+    output_dir: str = "runs"  # where run folders go
     name: str = ""  # folder below output_dir; empty: date, data set, seed
     resume: str = ""  # a run folder to continue from its newest checkpoint
     init: str = ""  # start from these weights: a run folder, or published safetensors
     batch_size: int = 32  # rows a step
     flow_samples: int = 4  # noisy versions of each chunk a VLM pass
-    leak: float = (
-        1.0  # share of the action gradient that passes when model.knowledge_insulation is off; 1: joint
-    )
+    # share of the action gradient that passes when model.knowledge_insulation is off; 1: joint
+    leak: float = 1.0
     freeze_vlm: bool = False  # train the expert alone; excludes knowledge_insulation
     lora_rank: int = 0  # above 0: the VLM trains adapters of this rank, the rest of it is frozen
-    ki_fast_loss_weight: float = (
-        1.0  # of the FAST tokens' cross entropy, 0.1 to 10; also --knowledge-insulation-lambda
-    )
+    # of the FAST tokens' cross entropy, 0.1 to 10; also --knowledge-insulation-lambda
+    ki_fast_loss_weight: float = 1.0
     flow_weight: float = 1.0  # of the flow-matching loss; 0: no action training
     vqa_weight: float = 1.0  # of the answers' cross entropy, where data.vqa_share is above 0
     # "bf16" is autocast, weights and losses stay in fp32; "auto": bf16 where the machine multiplies it natively.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int = 0  # CPU threads; 0: torch's own choice
-    log_every: int = 20
+    log_every: int = 20  # steps between records of the losses
     eval_every: int = 500  # steps between evaluations; 0: at the end only
     eval_rows: int = 64  # held-out robot rows and questions an evaluation
     eval_episodes: int = 32  # closed-loop episodes an evaluation, embedded arm only; 0: none
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
+    checkpoint_every: int = 500  # steps between checkpoints
+    keep_checkpoints: int = 2  # older ones are deleted
     sampler_steps: int = 10  # Euler steps from noise to actions
     ema: float = 0.0  # decay of the averaged weights that evaluation uses, 0.999 for long runs; 0: off
-    wandb: Literal["online", "offline", "disabled"] = "disabled"
+    wandb: Literal["online", "offline", "disabled"] = "disabled"  # offline needs no account; sync later
     model: KIConfig = field(default_factory=KIConfig)
     data: KIDataConfig = field(default_factory=KIDataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

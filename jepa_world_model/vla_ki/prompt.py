@@ -19,13 +19,11 @@ class PromptConfig:
     """How many tokens a row may take, and where FAST ids live in the vocabulary."""
 
     prompt_length: int = 64  # tokens of instruction and state; visible to the action expert
-    answer_length: int = (
-        64  # FAST tokens or a text answer, with closing marks; never visible to the action expert
-    )
+    # FAST tokens or a text answer, with closing marks; never visible to the action expert
+    answer_length: int = 64
     vocab_size: int = 2048  # of the language model; FAST ids count down from its end
-    fast_skip: int = (
-        0  # ids at the end of the vocabulary that FAST leaves alone; PaliGemma: 1152 (128 as openpi has it)
-    )
+    # ids at the end of the vocabulary that FAST leaves alone; PaliGemma: 1152 (128 as openpi has it)
+    fast_skip: int = 0
 
     def __post_init__(self) -> None:
         for name in ("prompt_length", "answer_length", "vocab_size"):

@@ -24,9 +24,8 @@ class Settings:
     """What latents and losses may know of the configuration."""
 
     model: KIConfig
-    flow_samples: int = (
-        4  # noisy versions of each chunk a VLM pass; cheap because the barrier keeps them off the VLM
-    )
+    # noisy versions of each chunk a VLM pass; cheap because the barrier keeps them off the VLM
+    flow_samples: int = 4
 
     def __post_init__(self) -> None:
         if self.flow_samples < 1:

@@ -38,9 +38,8 @@ class ReadOptions:
 
     format: str = "auto"  # by what the folder holds, or a name of FORMATS
     camera: str = ""  # which images, where there are several
-    action_kind: str = (
-        "auto"  # discrete, multi_binary or continuous; auto: as the format tells, else inferred
-    )
+    # discrete, multi_binary or continuous; auto: as the format tells, else inferred
+    action_kind: str = "auto"
     size: int = 0  # px, square that frames are resized to; 0 keeps their size
     fit: str = "letterbox"  # how a frame that is not square becomes one
 
