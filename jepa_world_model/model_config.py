@@ -38,6 +38,7 @@ class ModelConfig:
     pose_delta_detach_h: bool = True  # h enters the pose as a constant: no pose loss moves the predictor
     predictor_layer_norm: bool = True  # bounds one step's change of h; off can diverge
     spectral_norm: bool = False  # bound the predictor's matrices: changes of h cannot grow without limit
+    checkpointing: bool = False  # recompute feature maps in the backward pass: less memory, more time
     backbone: str = ""  # a torchvision classifier such as "resnet18" in place of the convolutions; "": ours
     backbone_weights: str = ""  # a file with its state_dict; "": random weights
 

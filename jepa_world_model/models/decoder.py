@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_world_model.model_config import ModelConfig
-from jepa_world_model.models.layers import initialised
+from jepa_world_model.models.layers import initialised, recomputed
 
 SEED = 32  # channels of the map that a state is written on; each costs Dz * S^2 weights
 
@@ -43,7 +43,7 @@ class Decoder(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        widths = cfg.decoder_schedule
+        widths, self.checkpointing = cfg.decoder_schedule, cfg.checkpointing
         self.sizes = cfg.decoder_sizes[::-1]  # coarse to fine
         self.seed = nn.Linear(cfg.z_dim, SEED * self.sizes[0] ** 2)
         self.first = initialised(nn.Conv2d(SEED, widths[0], 3, padding=1))
@@ -53,11 +53,15 @@ class Decoder(nn.Module):
         nn.init.constant_(self.paint.bias, 0.5)
 
     def forward(self, z: Tensor) -> Tensor:
-        rows, coarse = z.reshape(-1, z.shape[-1]), self.sizes[0]
+        x = recomputed(self._painted, z.reshape(-1, z.shape[-1]), wanted=self.checkpointing)
+        return x.reshape(*z.shape[:-1], *x.shape[1:])
+
+    def _painted(self, rows: Tensor) -> Tensor:
+        """Frames [N,C,H,W] of states [N,Dz]."""
+        coarse = self.sizes[0]
         x = torch.relu(self.seed(rows)).view(rows.shape[0], coarse, coarse, -1).permute(0, 3, 1, 2)
         x = torch.relu_(self.first(x))
         for mix, double, size in zip(self.mixes, self.doublings, self.sizes[1:-1], strict=True):
             x = x + torch.relu_(mix(x))
             x = depth_to_space(torch.relu_(double(x)), size)
-        x = to_pixels(self.paint(x), self.sizes[-1])
-        return x.reshape(*z.shape[:-1], *x.shape[1:])
+        return to_pixels(self.paint(x), self.sizes[-1])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jepa_world_model.model_config import ModelConfig
 from jepa_world_model.models.backbone import Backbone
-from jepa_world_model.models.layers import initialised, to_sphere
+from jepa_world_model.models.layers import initialised, recomputed, to_sphere
 
 SQUEEZED = 16  # channels of the flattened map
 
@@ -110,8 +110,9 @@ class Encoder(nn.Module):
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         self.trunk = Backbone(cfg) if cfg.backbone else Convolutions(cfg)
+        self.checkpointing = cfg.checkpointing
         self.readout = Readout(cfg, self.trunk.fine_shape, self.trunk.last_shape)
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x - 0.5).contiguous(memory_format=torch.channels_last)
-        return self.readout(*self.trunk(x))
+        return self.readout(*recomputed(self.trunk, x, wanted=self.checkpointing))

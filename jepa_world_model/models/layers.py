@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class Mlp(nn.Module):
@@ -33,6 +37,16 @@ class SkipMlp(Mlp):
     def forward(self, *inputs: Tensor) -> Tensor:
         x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
         return self.skip(x) + super().forward(x)
+
+
+def recomputed(function: Callable[[Tensor], Any], x: Tensor, *, wanted: bool) -> Any:
+    """`function(x)`; where `wanted`, what it keeps for the backward pass is x alone, and the rest is computed again then.
+
+    Bit for bit the same values and gradients: nothing that is called this way draws random numbers.
+    """
+    if wanted and torch.is_grad_enabled():
+        return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
+    return function(x)
 
 
 def identity_like(inputs: int, out: int) -> nn.Linear:

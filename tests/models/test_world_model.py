@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jepa_world_model.commands.gradients import synthetic_batch, with_actions
 from jepa_world_model.core.task import parameter_groups
+from jepa_world_model.experiment import TrainConfig, build_task
+from jepa_world_model.losses import LOSSES, LossWeights
 from jepa_world_model.model_config import ModelConfig
 from jepa_world_model.models.world_model import BUILDERS, WITHOUT_ACTIONS, WorldModel
 from tests.models.build import small
@@ -122,3 +125,28 @@ def test_no_part_couples_the_rows_of_a_batch():
     alone = torch.cat([model.encoder(x[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(model.encoder(x), alone)
     torch.testing.assert_close(model.decoder(alone)[2:3], model.decoder(alone[2:3]))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_feature_maps_change_no_bit_and_keep_less(precision):
+    """Every loss at once: frames that are decoded, encoded again, and seen by frozen parts."""
+    found = []
+    for checkpointing in (False, True):
+        sizes = ModelConfig(
+            image_size=16, encoder_schedule=(8, 8), decoder_schedule=(8, 8), z_dim=8, state_dim=8, hidden_dim=16,
+            keypoints=4, pose_dim=2, checkpointing=checkpointing,
+        )  # fmt: skip
+        cfg = with_actions(
+            TrainConfig(batch_size=2, seq_len=6, rollout_horizon=4, precision=precision, model=sizes,
+                        loss_weights=LossWeights(**dict.fromkeys(LOSSES, 1.0)))
+        )  # fmt: skip
+        task, kept = build_task(cfg), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, k=kept: k.append(t.nbytes) or t, lambda t: t):
+            total = task.total(task.terms(synthetic_batch(cfg, 2)))[0]
+        total.backward()
+        found.append((total, [p.grad for p in task.model.parameters()], sum(kept)))
+    (plain, grads, bytes_), (again, same, fewer) = found
+    assert torch.equal(plain, again)
+    assert all(torch.equal(a, b) for a, b in zip(grads, same, strict=True) if a is not None)
+    assert [g is None for g in grads] == [g is None for g in same]
+    assert fewer < 0.85 * bytes_
