@@ -122,11 +122,24 @@ class FastTokenizer:
     @classmethod
     def from_json(cls, state: dict) -> FastTokenizer:
         """The tokenizer that `to_json` described."""
-        if state.get("format") != FORMAT:
-            raise UserError(f"not a FAST tokenizer of format {FORMAT}: format is {state.get('format')!r}")
-        bpe = require("tokenizers", "FAST tokens").Tokenizer.from_str(json.dumps(state["bpe"]))
-        names = ("scale", "lowest", "highest", "first_symbol")
-        return cls(bpe, **{name: state[name] for name in names})
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        if found != FORMAT:
+            raise UserError(f"not a FAST tokenizer of format {FORMAT}: format is {found!r}")
+        tokenizers = require("tokenizers", "FAST tokens")
+        try:
+            bpe = tokenizers.Tokenizer.from_str(json.dumps(state["bpe"]))
+            made = cls(bpe, **{name: state[name] for name in ("scale", "lowest", "highest", "first_symbol")})
+            sound = (
+                np.isfinite(made.scale) and made.scale > 0 and -(2**31) < made.lowest <= made.highest < 2**31
+            )
+            sound = sound and 0 <= made.first_symbol < 0x110000
+        except Exception as error:  # the Rust library raises plain Exception
+            raise UserError(
+                f"the FAST tokenizer is damaged ({' '.join(str(error).split())[:120]}); fit it again"
+            ) from None
+        if not sound:
+            raise UserError("the FAST tokenizer is damaged: its scale or its range cannot be; fit it again")
+        return made
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer as one JSON file."""
@@ -225,5 +238,5 @@ def _read_json(path: Path) -> dict:
         raise UserError(f"{path} does not exist")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
