@@ -43,7 +43,6 @@ from jepa_world_model.vla_ki.text import PromptBpe, SentencePieceText, TextToken
 from jepa_world_model.vla_ki.weights import load_weights
 
 TOKENIZERS = "tokenizers.json"
-AVERAGED = "averaged.safetensors"
 PROOF_ROWS = 4  # of each kind
 CAMERA = "observation.images.top"
 LARGEST_RMSE = 0.10 * 2.0  # a tenth of the normalised range [-1, 1]

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint
+from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, read_average
 from jepa_world_model.core.config import load_config
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.rng import Streams
 from jepa_world_model.core.task import Task
 from jepa_world_model.vla_ki import arm
 from jepa_world_model.vla_ki.batch import KIBatch, collate
-from jepa_world_model.vla_ki.build import AVERAGED, Data, Experiment, Tools, build_task, open_data
+from jepa_world_model.vla_ki.build import Data, Experiment, Tools, build_task, open_data
 from jepa_world_model.vla_ki.config import KITrainConfig
 from jepa_world_model.vla_ki.policy import generate, sample_actions
 from jepa_world_model.vla_ki.samples import Mixer, Questions, one_camera
@@ -211,8 +210,9 @@ def load_model(folder: str | Path, **changes: object) -> tuple[KITrainConfig, Ta
         raise UserError(f"the run {folder} has no checkpoint yet")
     task = build_task(cfg, torch.device("cpu" if not torch.cuda.is_available() else "cuda"))
     extra = load_checkpoint(newest, task.model)
-    if cfg.ema and (folder / AVERAGED).is_file():
-        task.model.load_state_dict(load_file(folder / AVERAGED), strict=False)  # buffers are not averaged
+    if cfg.ema:
+        averaged = read_average(newest, needed=True)
+        task.model.load_state_dict(averaged, strict=False)  # buffers are not averaged
     return cfg, task, Tools.load(folder), int(extra["step"])
 
 

@@ -7,16 +7,17 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from jepa_world_model.core.average import Average
 from jepa_world_model.core.barrier import joint_norm
 from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from jepa_world_model.core.distributed import ALONE, World
+from jepa_world_model.core.distributed import World
 from jepa_world_model.core.engine import Hook, Outcome, fit
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.graph import graph_json
@@ -30,7 +31,7 @@ from jepa_world_model.core.together import joined
 from jepa_world_model.core.track import WandbTracker
 from jepa_world_model.vla_ki import pictures
 from jepa_world_model.vla_ki.batch import check_batch
-from jepa_world_model.vla_ki.build import AVERAGED, Experiment, build, proof_rows, sharded
+from jepa_world_model.vla_ki.build import Experiment, build, proof_rows, sharded
 from jepa_world_model.vla_ki.config import KITrainConfig, read_config
 from jepa_world_model.vla_ki.evaluate import judge_of
 from jepa_world_model.vla_ki.prompt import PromptBuilder
@@ -69,45 +70,6 @@ class Guard:
         """Nothing to close."""
 
 
-class Average:
-    """Exponential moving average of the weights; evaluation runs on it."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
-
-    def save(self, path: Path, world: World = ALONE) -> None:
-        """Write the averaged weights; a crash leaves the file before it. Of several processes all must call it."""
-        values = whole_tensors(self.values, world)
-        if world.leads:
-            draft = path.with_suffix(".draft")
-            save_file(values, draft)
-            draft.replace(path)
-
-    def load(self, path: Path) -> None:
-        """Read what `save` wrote. Errors: UserError where there is no such file."""
-        if not path.is_file():
-            raise UserError(f"{path} is missing: the run kept no averaged weights; continue it with --ema 0")
-        held = self.values
-        self.values = {n: part_of(value, held[n]).to(held[n].device) for n, value in load_file(path).items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """One step further."""
-        own = dict(model.named_parameters())
-        torch._foreach_lerp_(
-            list(self.values.values()), [own[n].detach() for n in self.values], 1 - self.decay
-        )
-
-    @torch.no_grad()
-    def swap(self, model: nn.Module) -> None:
-        """Exchange the model's weights and the averaged ones; twice is as before."""
-        for name, parameter in model.named_parameters():
-            held = parameter.detach().clone()
-            parameter.copy_(self.values[name])
-            self.values[name].copy_(held)
-
-
 def train_main(argv: Sequence[str]) -> int:
     """`jepa-wm ki-train [--preset NAME] [--config FILE] [flags]`: train; 0 when it ended as asked."""
     train_command(argv)
@@ -135,13 +97,14 @@ def _train(cfg: KITrainConfig, argv: Sequence[str], world: World) -> tuple[Run, 
     exp = build(cfg, world)
     check_batch(cfg.model, exp.mixer.batch(cfg.questions_alone))
     start, run = 0, None
+    average = Average(exp.task.model, cfg.ema) if cfg.ema else None
     if cfg.resume:
         run = Run.open(cfg.resume)
         found = latest_checkpoint(run.checkpoints) if world.leads else None
         newest = world.told(str(found or ""))
         if not newest:
             raise UserError(f"{cfg.resume} has no checkpoint to continue from")
-        start = int(load_checkpoint(newest, exp.task.model, exp.optimizer)["step"])
+        start = int(load_checkpoint(newest, exp.task.model, exp.optimizer, average)["step"])
         if world.leads:
             rewind_metrics(run.metrics, start)
     table = prove(exp.task, proof_rows(exp), exp.optimizer)
@@ -156,7 +119,7 @@ def _train(cfg: KITrainConfig, argv: Sequence[str], world: World) -> tuple[Run, 
         (run.folder / "graph.json").write_text(json.dumps(graph, indent=2))
         announce(exp, table.to_text(), run)
     run = Run(folder=Path(world.told(str(run.folder) if run else "")))
-    return run, _fit(sharded(exp), run, start)
+    return run, _fit(sharded(exp), average, run, start)
 
 
 def announce(exp: Experiment, reach: str, run: Run) -> None:
@@ -194,11 +157,11 @@ def _questions_first(cfg: KITrainConfig) -> str:
     return f"{words}, so these {cfg.steps} train no action: take more --steps, or --data.questions-first 0"
 
 
-def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
+def _fit(exp: Experiment, average: Average | None, run: Run, start: int) -> Outcome:
     cfg, task, world = exp.cfg, exp.task, exp.task.world
-    average = Average(task.model, cfg.ema) if cfg.ema else None
-    if average is not None and start:
-        average.load(run.folder / AVERAGED)
+    if average is not None:  # cut as the weights are, where several processes share them
+        own = dict(task.model.named_parameters())
+        average.values = {name: part_of(value, own[name]) for name, value in average.values.items()}
 
     def step_fn(step: int) -> dict[str, Tensor | float]:
         rate = set_lr(exp.optimizer, cfg.optim, step, cfg.steps)
@@ -215,10 +178,10 @@ def _fit(exp: Experiment, run: Run, start: int) -> Outcome:
     def save(step: int) -> None:
         extra = {"setting": cfg.setting}
         model, optimizer = (whole(part, world) for part in (task.model, exp.optimizer))
+        averaged = None if average is None else whole_tensors(average.state_dict(), world)
         if world.leads:
-            save_checkpoint(run.checkpoints, step, model, optimizer, extra, cfg.keep_checkpoints)
-        if average is not None:
-            average.save(run.folder / AVERAGED, world)
+            keep = cfg.keep_checkpoints
+            save_checkpoint(run.checkpoints, step, model, optimizer, extra, keep, average=averaged)
 
     with closing(_sinks(exp, run, start) if world.leads else ()) as sinks:
         return fit(
@@ -276,12 +239,7 @@ def _evaluation(exp: Experiment, average: Average | None, run: Run) -> Hook:
         if begin:
             moved = joint_norm(p - b for (_, p), b in zip(backbone, begin, strict=True))
             drift["eval/vlm_drift"] = float(moved / joint_norm(begin))
-        if average is None:
+        with nullcontext() if average is None else average.applied(model):
             return look(step) | drift
-        average.swap(model)
-        try:
-            return look(step) | drift
-        finally:
-            average.swap(model)
 
     return Hook(name="evaluate", every=exp.cfg.eval_every, call=call, at_end=True)

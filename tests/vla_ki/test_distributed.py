@@ -67,9 +67,9 @@ def test_the_numbers_do_not_depend_on_the_number_of_processes(runs):
         assert moved[step]["eval/vlm_drift"] >= 0
 
 
-@pytest.mark.parametrize("file", ["model", "optimizer", "averaged"])
+@pytest.mark.parametrize("file", ["model", "optimizer", "average"])
 def test_what_is_saved_is_whole_and_the_same(runs, file):
-    name = "averaged.safetensors" if file == "averaged" else f"checkpoints/step-00000004/{file}.safetensors"
+    name = f"checkpoints/step-00000004/{file}.safetensors"
     one, moved = (load_file(folder / name) for folder in runs)
     assert one.keys() == moved.keys()
     for key, tensor in one.items():

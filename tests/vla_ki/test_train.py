@@ -15,7 +15,7 @@ from jepa_world_model.vla_ki.build import build
 from jepa_world_model.vla_ki.check import check_main
 from jepa_world_model.vla_ki.evaluate import eval_main
 from jepa_world_model.vla_ki.prompt import PromptBuilder, PromptConfig
-from jepa_world_model.vla_ki.train import Average, Guard, train_main
+from jepa_world_model.vla_ki.train import Guard, train_main
 from tests.vla_ki.tiny import flags, tiny_model, words
 
 for package in ("tokenizers", "pyarrow", "av"):
@@ -62,8 +62,9 @@ def test_a_resumed_run_is_bitwise_the_one_that_was_not_stopped(place):
     train_main(words({"resume": place / "runs" / "parts", "steps": 4}))
     from safetensors.torch import load_file
 
-    for file in ("checkpoints/step-00000004/model.safetensors", "averaged.safetensors"):
-        a, b = (load_file(place / "runs" / name / file) for name in ("whole", "parts"))
+    for file in ("model", "average"):
+        path = f"checkpoints/step-00000004/{file}.safetensors"
+        a, b = (load_file(place / "runs" / name / path) for name in ("whole", "parts"))
         assert all(torch.equal(a[k], b[k]) for k in a)
 
 
@@ -155,20 +156,6 @@ def test_losses_without_rows_are_not_logged(place):
     rows = metrics(place / "runs" / "alone")
     assert ["loss/flow" in rows[step] for step in (1, 2, 3, 4)] == [False, False, True, True]
     assert rows[1]["grad_norm/expert"] == 0
-
-
-def test_averaged_weights_are_exchanged_and_come_back():
-    model = tiny_model()
-    average = Average(model, 0.75)
-    start = [p.detach().clone() for p in model.parameters()]
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(1.0)
-    average.update(model)
-    average.swap(model)
-    assert all(torch.allclose(p, s + 0.25, atol=1e-6) for p, s in zip(model.parameters(), start, strict=True))
-    average.swap(model)
-    assert all(torch.allclose(p, s + 1) for p, s in zip(model.parameters(), start, strict=True))
 
 
 def test_a_folder_of_ones_own_trains_with_questions_of_ones_own(place, tmp_path):
