@@ -41,16 +41,17 @@ class Arm:
     starts: tuple[str, ...] = STAGES
 
 
+LATE = ("stage0b",)
 ARMS: Mapping[str, Arm] = {
     "insulated": Arm(),
     "joint": Arm(OPEN),
     "insulated_vqa": Arm(asks=True),
     "open_flow": Arm(OPEN, {"ki_fast_loss_weight": 0.0}),
     "frozen": Arm(OPEN, {"freeze_vlm": True}),
-    "joint_10": Arm(OPEN, {"flow_weight": 10.0}),
-    "joint_vqa": Arm(OPEN, asks=True),
-    "insulated_vqa_long": Arm(asks=True, times=3, starts=("stage0b",)),
-    "fast_only": Arm(train={"flow_weight": 0.0}),
+    "insulated_vqa_long": Arm(asks=True, times=3),
+    "joint_10": Arm(OPEN, {"flow_weight": 10.0}, starts=LATE),
+    "joint_vqa": Arm(OPEN, asks=True, starts=LATE),
+    "fast_only": Arm(train={"flow_weight": 0.0}, starts=LATE),
 }
 
 
@@ -60,19 +61,19 @@ class ArmsConfig:
 
     base: KITrainConfig = field(
         default_factory=lambda: KITrainConfig(
-            eval_every=100,
+            eval_every=200,
             eval_rows=128,
             eval_episodes=50,
             checkpoint_every=500,
             keep_checkpoints=1,
-            optim=OptimConfig(lr=1.5e-3, warmup_steps=50, lr_scale={"expert": 2.0}),
+            optim=OptimConfig(lr=2.5e-3, warmup_steps=50, lr_scale={"expert": 2.0}),
         )
     )
     seeds: tuple[int, ...] = (0, 1, 2)
     arms: tuple[str, ...] = tuple(ARMS)
     starts: tuple[str, ...] = STAGES[::-1]
-    stage0_steps: int = 1200
-    stage0b_steps: int = 800
+    stage0_steps: int = 800
+    stage0b_steps: int = 600
     arm_steps: int = 600
     minutes: float = 0.0  # no further run is begun after this many; 0: no limit
     output_dir: str = "runs/ki-arms"

@@ -15,7 +15,8 @@ from jepa_world_model.vla_ki import arm
 
 Row = dict[str, float]
 COLUMNS = {  # measured -> what the table calls it
-    "vqa_closed": "VQA closed", "vqa_open": "VQA open", "fast_ce": "FAST CE", "fast_accuracy": "FAST accuracy",
+    "vqa_closed": "VQA closed", "vqa_open": "VQA open", "pointing": "pointing",
+    "fast_ce": "FAST CE", "fast_accuracy": "FAST accuracy",
     "flow": "flow", "chunk_mse": "chunk MSE", "success_seen": "success, seen", "success_held_out": "held out",
     "language_following_seen": "follows language", "vlm_drift": "VLM drift", "steps_to_0.5": "steps to 0.5",
     "steps_to_0.8": "to 0.8", "step_ms": "ms a step",
@@ -82,7 +83,7 @@ def _e4(r: Results) -> Verdict:
 
 
 def _e5(r: Results) -> Verdict:
-    late, early = (r.middle(f"insulated_vqa@{s}", "steps_to_0.5") for s in ("stage0", "stage0b"))
+    late, early = (r.middle(f"insulated_vqa_long@{s}", "steps_to_0.5") for s in ("stage0", "stage0b"))
     held = early <= 0.35 * late and early < float("inf")
     return Verdict(held, f"{early:.0f} steps from 0b, {late:.0f} from 0 (inf: not within the run)")
 

@@ -11,11 +11,11 @@ ARMS = ("insulated", "joint", "joint_10", "joint_vqa", "insulated_vqa", "insulat
 
 def results(**changes: float) -> Results:
     base = dict.fromkeys(COLUMNS, 0.9) | {"steps_to_0.5": 100.0}
-    names = ("stage0b", *(f"{arm}@stage0b" for arm in ARMS), "insulated_vqa@stage0")
+    names = ("stage0b", *(f"{arm}@stage0b" for arm in ARMS), "insulated_vqa_long@stage0")
     made = Results(600, {name: {0: dict(base)} for name in names}, {name: {} for name in names})
     made.ends["open_flow@stage0b"][0]["fast_ce"] = 3.0
     made.ends["joint_10@stage0b"][0]["vqa_closed"] = 0.5
-    made.ends["insulated_vqa@stage0"][0]["steps_to_0.5"] = 1000.0
+    made.ends["insulated_vqa_long@stage0"][0]["steps_to_0.5"] = 1000.0
     made.costs.update(four_samples_over_one=1.1, insulated_over_joint=1.0)
     for name, value in changes.items():
         arm, _, column = name.partition("__")
@@ -39,8 +39,8 @@ def test_claims_hold_as_stated():
         ("E3", {"insulated__vqa_closed": 0.54}),
         ("E4", {"insulated_vqa_long__success_seen": 0.84}),
         ("E4", {"joint_vqa__success_seen": 1.0, "insulated_vqa_long__success_seen": 0.89}),
-        ("E5", {"insulated_vqa__steps_to_0.5": 400.0}),
-        ("E5", {"insulated_vqa__steps_to_0.5": float("inf")}),
+        ("E5", {"insulated_vqa_long__steps_to_0.5": 400.0}),
+        ("E5", {"insulated_vqa_long__steps_to_0.5": float("inf")}),
         ("E6", {"costs__insulated_over_joint": 1.06}),
         ("E6", {"costs__four_samples_over_one": 1.16}),
     ],
@@ -53,11 +53,11 @@ def test_a_claim_fails_alone_where_its_figure_does(claim, change):
 
 def test_what_was_not_run_is_open_and_named():
     made = results()
-    del made.ends["insulated_vqa@stage0"]
+    del made.ends["insulated_vqa_long@stage0"]
     made.costs.clear()
     page = to_markdown(made)
     assert "E5 open" in page
-    assert "not measured yet: insulated_vqa@stage0" in page
+    assert "not measured yet: insulated_vqa_long@stage0" in page
     assert "E6 open" in page
 
 
