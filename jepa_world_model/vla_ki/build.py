@@ -213,7 +213,10 @@ def fit_tools(cfg: KITrainConfig, data: Data) -> Tools:
     if data.train_questions is not None:
         pairs = zip(data.train_questions.questions, data.train_questions.answers, strict=True)
         texts += [question_text(q) + a for q, a in pairs]
-    return Tools(PromptBpe.fit([*texts, "|"], vocab_size=cfg.data.text_vocab), fast, norm)
+    spoken = "".join(texts)
+    whole = [word for word in arm.LOCATIONS if word in spoken]
+    text = PromptBpe.fit([*texts, "|"], vocab_size=cfg.data.text_vocab, whole=whole)
+    return Tools(text, fast, norm)
 
 
 def _unit_chunks(cfg: KITrainConfig, data: Data, frames: np.ndarray, norm: Normalisers) -> np.ndarray:

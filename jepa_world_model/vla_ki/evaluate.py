@@ -26,7 +26,7 @@ from jepa_world_model.vla_ki.table import GRAPH, LOSSES
 
 _SEEN = tuple(c for c in arm.NAMES if c not in arm.HELD_OUT)
 COLOURS = {"seen": (_SEEN, _SEEN), "held_out": (arm.HELD_OUT, arm.NAMES)}  # of the goal, of the rest
-REPLAN = 8  # actions of a chunk that are carried out before the next one is planned
+REPLAN = 4  # actions of a chunk that are carried out before the next one is planned
 
 
 @dataclass(frozen=True)
@@ -126,18 +126,26 @@ class Judge:
         return sim, [*pictures, arm.render(sim.scenes)] if watch else []
 
     def answers(self, questions: Questions, chunk: int = 256) -> dict[str, float]:
-        """Accuracy in free answers, and among the answers that a question of its kind can have."""
+        """Accuracy in free answers, among the answers that a question of its kind can have, and in pointing."""
         n = min(len(questions), self.cfg.eval_rows)
+        kinds = np.array(questions.kinds[:n] or [""] * n)
         batch = self._asked(questions, np.arange(n), None)
         alone = self.task.world.size == 1
         made = generate(self.task.model, self.cfg.model, batch, length=8, stop_early=alone)
-        right = [self.tools.text.decode(ids) == questions.answers[i] for i, ids in enumerate(made)]
-        found = {"eval/vqa_open": float(np.mean(right))}
-        if not questions.kinds:
+        said = [self.tools.text.decode(ids) for ids in made]
+        right = np.array([said[i] == questions.answers[i] for i in range(n)])
+        found = {}
+        points = [i for i in range(n) if arm.place_of(questions.answers[i]) is not None]
+        if points:
+            found["eval/pointing"] = float(np.mean([arm.near(said[i], questions.answers[i]) for i in points]))
+        if (kinds != "point").any():
+            found["eval/vqa_open"] = float(right[kinds != "point"].mean())
+        closed = [i for i in range(n) if kinds[i] in arm.CLOSED_SETS]
+        if not closed:
             return found
         rows, answers = [], []
-        for i in range(n):
-            choices = arm.CLOSED_SETS[questions.kinds[i]]
+        for i in closed:
+            choices = arm.CLOSED_SETS[kinds[i]]
             rows += [i] * len(choices)
             answers += choices
         scores = torch.cat([
@@ -145,8 +153,8 @@ class Judge:
             for at in range(0, len(rows), chunk)
         ]).cpu().numpy()  # fmt: skip
         index = np.array(rows)
-        best = [answers[np.flatnonzero(index == i)[scores[index == i].argmax()]] for i in range(n)]
-        found["eval/vqa_closed"] = float(np.mean([b == questions.answers[i] for i, b in enumerate(best)]))
+        best = {i: answers[np.flatnonzero(index == i)[scores[index == i].argmax()]] for i in closed}
+        found["eval/vqa_closed"] = float(np.mean([best[i] == questions.answers[i] for i in closed]))
         return found
 
     def _asked(self, questions: Questions, index: np.ndarray, answers: Sequence[str] | None) -> KIBatch:

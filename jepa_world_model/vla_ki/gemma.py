@@ -36,8 +36,8 @@ class GemmaConfig:
 GEMMA = {
     "gemma_2b": GemmaConfig(width=2048, depth=18, mlp=16384, heads=8, kv_heads=1, head_dim=256),
     "gemma_300m": GemmaConfig(width=1024, depth=18, mlp=4096, heads=8, kv_heads=1, head_dim=256),
-    "tiny": GemmaConfig(width=128, depth=4, mlp=256, heads=4, kv_heads=1, head_dim=32),
-    "tiny_expert": GemmaConfig(width=64, depth=4, mlp=128, heads=4, kv_heads=1, head_dim=32),
+    "tiny": GemmaConfig(width=64, depth=3, mlp=128, heads=4, kv_heads=1, head_dim=16),
+    "tiny_expert": GemmaConfig(width=64, depth=3, mlp=128, heads=4, kv_heads=1, head_dim=16),
 }
 
 

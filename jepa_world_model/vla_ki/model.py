@@ -27,12 +27,12 @@ class KIConfig:
     vision: str = "tiny"  # a variant of `siglip.SIGLIP`
     vlm: str = "tiny"  # a variant of `gemma.GEMMA`
     expert: str = "tiny_expert"  # a variant with the same depth, heads, kv_heads and head_dim as the VLM
-    vocab_size: int = 640  # text and FAST ids together; PaliGemma 257152
+    vocab_size: int = 704  # text and FAST ids together; PaliGemma 257152
     fast_skip: int = 0  # ids at the end of the vocabulary that FAST leaves alone; PaliGemma 1152, openpi 128
-    prompt_length: int = 24  # tokens of instruction and state, visible to the action expert
-    answer_length: int = 16  # FAST tokens or a text answer
+    prompt_length: int = 23  # tokens of instruction and state, visible to the action expert
+    answer_length: int = 12  # FAST tokens or a text answer
     cameras: int = 1  # 1 to 3
-    horizon: int = 16  # actions a chunk
+    horizon: int = 8  # actions a chunk
     action_dim: int = 4  # width of the expert's action vector; real dimensions beyond the data's are padding
     knowledge_insulation: bool = True  # cut the action gradient at the keys and values; adds no parameter
     checkpointing: bool = False  # recompute every layer in the backward pass: less memory, a third more time

@@ -39,7 +39,7 @@ class SiglipConfig:
 
 SIGLIP = {
     "so400m/14": SiglipConfig(width=1152, depth=27, mlp=4304, heads=16, patch=14, image_size=224),
-    "tiny": SiglipConfig(patch=16),
+    "tiny": SiglipConfig(depth=1, mlp=128, image_size=40),
 }
 
 

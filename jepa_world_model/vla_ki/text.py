@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -42,10 +42,14 @@ class PromptBpe:
         self._bpe = bpe
 
     @classmethod
-    def fit(cls, texts: Iterable[str], *, vocab_size: int = 512) -> PromptBpe:
-        """A tokenizer for texts like these; at least 260 ids (4 marks and every byte)."""
-        if vocab_size < 260:
-            raise UserError(f"a byte-level text vocabulary needs at least 260 ids, got {vocab_size}")
+    def fit(cls, texts: Iterable[str], *, vocab_size: int = 512, whole: Sequence[str] = ()) -> PromptBpe:
+        """A tokenizer for texts like these, in which each of the words `whole` is one token.
+
+        Errors: UserError for a vocabulary without room for 4 marks, every byte and the whole words.
+        """
+        least = 260 + len(whole)
+        if vocab_size < least:
+            raise UserError(f"a byte-level text vocabulary needs at least {least} ids here, got {vocab_size}")
         tokenizers = require("tokenizers", "prompts")
         pre_tokenizers, decoders = tokenizers.pre_tokenizers, tokenizers.decoders
         bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -55,13 +59,14 @@ class PromptBpe:
         bpe.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=vocab_size,
+            vocab_size=vocab_size - len(whole),
             min_frequency=2,
             special_tokens=["<pad>", "<eos>", "<bos>", "<unk>"],
             initial_alphabet=sorted(alphabet),
             show_progress=False,
         )
         bpe.train_from_iterator(texts, trainer)
+        bpe.add_tokens([tokenizers.AddedToken(word, normalized=False) for word in whole])
         return cls(bpe)
 
     @property

@@ -47,13 +47,13 @@ def folder(tmp_path_factory):
 
 
 def test_what_is_written_is_read(folder):
-    data, read = demonstrations(), read_lerobot(folder, image_size=64)
+    data, read = demonstrations(), read_lerobot(folder, image_size=arm.SIZE)
     for name in ("states", "actions", "task", "bounds"):
         np.testing.assert_array_equal(getattr(read, name), getattr(data, name))
     assert (read.tasks, read.fps, list(read.cameras)) == (data.tasks, data.fps, [CAMERA])
     error = np.abs(read.cameras[CAMERA].astype(int) - data.cameras[CAMERA])
     assert error.mean() < 3  # video is lossy, and colour is stored at half the resolution
-    again = read_lerobot(folder, image_size=64)
+    again = read_lerobot(folder, image_size=arm.SIZE)
     assert isinstance(again.cameras[CAMERA], np.memmap)  # decoded once
     np.testing.assert_array_equal(again.cameras[CAMERA], read.cameras[CAMERA])
 
@@ -99,9 +99,9 @@ def test_images_inside_the_table_and_several_files_are_read(folder, tmp_path):
     parquet.write_table(table.slice(0, 19), copy / "data/chunk-000/file-000.parquet")
     parquet.write_table(table.slice(19), copy / "data/chunk-000/file-001.parquet")
     info = json.loads((copy / "meta/info.json").read_text())
-    info["features"][CAMERA] = {"dtype": "image", "shape": [64, 64, 3], "names": None}
+    info["features"][CAMERA] = {"dtype": "image", "shape": [arm.SIZE, arm.SIZE, 3], "names": None}
     (copy / "meta/info.json").write_text(json.dumps(info))
-    read = read_lerobot(copy, image_size=64)
+    read = read_lerobot(copy, image_size=arm.SIZE)
     np.testing.assert_array_equal(read.cameras[CAMERA], data.cameras[CAMERA])
     np.testing.assert_array_equal(read.states, data.states)
 
@@ -109,24 +109,24 @@ def test_images_inside_the_table_and_several_files_are_read(folder, tmp_path):
 def test_folders_that_are_not_whole_are_refused(tmp_path):
     data = demonstrations()
     with pytest.raises(UserError, match=r"info.json does not exist"):
-        read_lerobot(tmp_path, image_size=64)
+        read_lerobot(tmp_path, image_size=arm.SIZE)
     folder = write_lerobot(tmp_path / "toy", data)
     with pytest.raises(UserError, match="exists already"):
         write_lerobot(folder, data)
     with pytest.raises(UserError, match="has no camera 'wrist'"):
-        read_lerobot(folder, image_size=64, cameras=("wrist",))
+        read_lerobot(folder, image_size=arm.SIZE, cameras=("wrist",))
     video = next(folder.rglob("*.mp4"))
     whole = video.read_bytes()
     video.write_bytes(whole[: len(whole) // 3])
     with pytest.raises(UserError, match=r"cannot be decoded|frames, but"):
-        read_lerobot(folder, image_size=64)
+        read_lerobot(folder, image_size=arm.SIZE)
     video.unlink()
     with pytest.raises(UserError, match=r"mp4 does not exist"):
-        read_lerobot(folder, image_size=64)
+        read_lerobot(folder, image_size=arm.SIZE)
     info = json.loads((folder / "meta/info.json").read_text())
     (folder / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
     with pytest.raises(UserError, match=r"version v2.1; only v3"):
-        read_lerobot(folder, image_size=64)
+        read_lerobot(folder, image_size=arm.SIZE)
 
 
 def test_counts_that_do_not_match_are_refused():

@@ -55,9 +55,9 @@ def mixer() -> Mixer:
         ).repeat(steps),
         cameras={"a": frames, "b": 255 - frames},
     )
-    norm = Normalisers.fit(data, np.arange(240))
+    norm = Normalisers.fit(data, np.arange(6 * steps))
     questions, answers, kinds = arm.ask(rng, scenes)
-    chunks = norm.action.normalise(action_chunks(data, np.arange(240), 8)[0])[..., :2]
+    chunks = norm.action.normalise(action_chunks(data, np.arange(6 * steps), 8)[0])[..., :2]
     fast = FastTokenizer.fit(chunks, vocab_size=128)
     text = PromptBpe.fit(
         [task_text("reach the red target", np.zeros(2)), *map(question_text, questions)], vocab_size=300
@@ -66,7 +66,7 @@ def mixer() -> Mixer:
         cfg=CFG,
         builder=PromptBuilder(text, PromptConfig(prompt_length=48, answer_length=48, vocab_size=600), fast),
         data=data,
-        frames=np.arange(240),
+        frames=np.arange(6 * steps),
         norm=norm,
         streams=Streams(0),
         name="train",
@@ -109,7 +109,7 @@ def test_splits_are_whole_episodes_without_overlap(mixer):
     train, val = split_episodes(mixer.data, 0.3, np.random.default_rng(0))
     assert (len(train), len(val)) == (4, 2)
     assert not np.intersect1d(frames_of(mixer.data, train), frames_of(mixer.data, val)).size
-    one = dataclasses.replace(mixer.data, bounds=np.array([[0, 240]]))
+    one = dataclasses.replace(mixer.data, bounds=np.array([[0, 6 * arm.EPISODE_STEPS]]))
     with pytest.raises(UserError, match="at least 2"):
         split_episodes(one, 0.1, np.random.default_rng(0))
 

@@ -74,6 +74,19 @@ def test_a_sentencepiece_file_is_used_where_there_is_one(tmp_path):
         SentencePieceText(tmp_path / "text.model")
 
 
+def test_whole_words_are_one_token_each_and_come_back():
+    text = PromptBpe.fit(TEXTS, vocab_size=280, whole=("<loc0016>", "<loc0048>"))
+    ids = text.encode("red<loc0048><loc0016>")
+    assert text.vocab_size <= 280
+    assert len(set(ids[-2:])) == 2
+    assert text.decode(ids) == "red<loc0048><loc0016>"
+    assert text.decode(ids[-1:]) == "<loc0016>"
+    again = load_text_tokenizer(text.to_json())
+    assert again.encode("red<loc0048><loc0016>") == ids
+    with pytest.raises(UserError, match="at least 262 ids"):
+        PromptBpe.fit(TEXTS, vocab_size=261, whole=("<loc0016>", "<loc0048>"))
+
+
 def test_small_vocabularies_and_foreign_files_are_refused():
     with pytest.raises(UserError, match="at least 260"):
         PromptBpe.fit(TEXTS, vocab_size=100)

@@ -16,7 +16,7 @@ from jepa_world_model.vla_ki.check import check_main
 from jepa_world_model.vla_ki.evaluate import eval_main
 from jepa_world_model.vla_ki.prompt import PromptBuilder, PromptConfig
 from jepa_world_model.vla_ki.train import Guard, train_main
-from tests.vla_ki.tiny import flags, tiny_model, words
+from tests.vla_ki.tiny import flags, words
 
 for package in ("tokenizers", "pyarrow", "av"):
     pytest.importorskip(package)
@@ -35,7 +35,7 @@ def test_a_run_trains_evaluates_and_can_be_evaluated_again(place, capsys):
     folder = place / "runs" / "first"
     rows = metrics(folder)
     assert set(rows) == {1, 2, 3, 4}
-    assert rows[1]["loss/fast_ce"] == pytest.approx(math.log(1024) + 0.5, abs=0.5)
+    assert rows[1]["loss/fast_ce"] == pytest.approx(math.log(1024) + 0.7, abs=0.7)
     for name in (
         "fast_ce",
         "flow",

@@ -13,7 +13,7 @@ from jepa_world_model.vla_ki.model import KIConfig, Vla
 from jepa_world_model.vla_ki.prompt import Tokens
 from jepa_world_model.vla_ki.siglip import SIGLIP, SiglipConfig
 
-SIGLIP["test"] = SiglipConfig(width=16, depth=2, mlp=32, heads=2, patch=16, image_size=64)
+SIGLIP["test"] = SiglipConfig(width=16, depth=2, mlp=32, heads=2, patch=8, image_size=40)
 GEMMA["test"] = GemmaConfig(width=32, depth=4, mlp=64, heads=2, kv_heads=1, head_dim=16)
 GEMMA["test_expert"] = GemmaConfig(width=16, depth=4, mlp=32, heads=2, kv_heads=1, head_dim=16)
 VARIANTS = {"vision": "test", "vlm": "test", "expert": "test_expert"}
@@ -38,7 +38,7 @@ def tiny_batch(cfg: KIConfig = CFG, robot: tuple[bool, ...] = (True, True, False
     valid = (column >= cfg.prompt_length - prompt[:, None]) & (column < cfg.prompt_length + answer[:, None])
     answers = valid & (column >= cfg.prompt_length)
     ids = np.where(valid, rng.integers(4, cfg.vocab_size, (rows, length)), 0)
-    images = rng.integers(0, 256, (rows, cfg.cameras, 3, 64, 64), dtype=np.uint8)
+    images = rng.integers(0, 256, (rows, cfg.cameras, 3, 40, 40), dtype=np.uint8)
     steps = np.ones((rows, cfg.horizon), bool)
     steps[0, -2:] = False
     return collate(
