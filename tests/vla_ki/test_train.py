@@ -35,7 +35,7 @@ def test_a_run_trains_evaluates_and_can_be_evaluated_again(place, capsys):
     folder = place / "runs" / "first"
     rows = metrics(folder)
     assert set(rows) == {1, 2, 3, 4}
-    assert rows[1]["loss/fast_ce"] == pytest.approx(math.log(1024) + 0.7, abs=0.7)
+    assert rows[1]["loss/fast_ce"] == pytest.approx(math.log(1024), abs=1.5)  # two rows of a few tokens
     for name in (
         "fast_ce",
         "flow",
