@@ -136,6 +136,7 @@ def _chunks(judge: Judge, batch: KIBatch) -> Shown:
             ax.set_ylabel(f"action {row}", fontsize=8)
         if row == dims - 1:
             ax.set_xlabel("step of the chunk", fontsize=8)
+            ax.xaxis.get_major_locator().set_params(integer=True)
     look = (
         f"Held-out rows, one a column. Grey: what the demonstration did. Blue: {DRAWS} sampled chunks of the expert, "
         "in the units of the data. Samples that spread are a policy that does not know."

@@ -128,7 +128,7 @@ def test_prompts_longer_than_the_window_are_counted_and_stop_a_training(tmp_path
     )
     assert main(["ki-train", *argv]) == 2
     assert (
-        "prompts were cut at 24 tokens, more than 1 %; raise --model.prompt-length" in capsys.readouterr().err
+        "prompts were cut at 23 tokens, more than 1 %; raise --model.prompt-length" in capsys.readouterr().err
     )
 
 
