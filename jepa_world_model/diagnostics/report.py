@@ -89,7 +89,8 @@ def _made(record: Record, *sections: Callable[[Record], Any]) -> list[Any]:
 def _summary(record: Record) -> Section:
     tiles = "".join(_tile(record, metric) for metric in _headlines(record))
     faults = "".join(f'<p class="warn">{escape(words)}</p>' for words in [*_troubles(record), *record.advice])
-    terms = "" if "flow" in record.reach.get("losses", {}) else STATES
+    losses = record.reach.get("losses")
+    terms = "" if isinstance(losses, dict) and "flow" in losses else STATES
     lead = f'<p class="lead">{_sentence(record)}</p>{faults}<div class="tiles">{tiles}</div>{terms}'
     return Section("summary", "", "", lead)
 

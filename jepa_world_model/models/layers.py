@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -93,5 +94,6 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if self.training and weight.requires_grad and weight._version != self.seen:
             self._iterate(weight)
-        with torch.autocast(weight.device.type, enabled=False):
+        # Shapes alone are asked for on the meta device, which has no autocast.
+        with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
             return weight / torch.dot(self.left, weight @ self.right)
