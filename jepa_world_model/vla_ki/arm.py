@@ -141,7 +141,7 @@ def demonstrate(scenes: Scenes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def render(scenes: Scenes, chunk: int = 256) -> np.ndarray:
-    """Pictures [N,3,64,64] uint8."""
+    """Pictures [N,3,SIZE,SIZE] uint8."""
     parts = [
         _draw(*(a[i : i + chunk] for a in vars(scenes).values())) for i in range(0, len(scenes.goal), chunk)
     ]
