@@ -43,10 +43,14 @@ def test_every_planner_and_cost_has_its_row():
 
 
 def test_flags_that_the_text_names_exist():
-    for flag in re.findall(r"`(--[\w.-]+(?: \w+)?)`", TEXT):
+    named = re.findall(r"`(--[\w.-]+(?: \w+)?)`", TEXT)
+    assert len(named) > 10
+    for flag in named:
         words = flag.split()
         if words[0].startswith("--loss-weights"):
-            load_config(TrainConfig, [words[0], "1"], prog="x")
+            weights = load_config(TrainConfig, [words[0], "0.75"], prog="x").loss_weights
+            assert getattr(weights, words[0].partition(".")[2].replace("-", "_")) == 0.75
             continue
         value = [] if words[0] == "--decompose" else words[1:] or ["2000"]
-        load_config(PlanConfig, [words[0], *value], prog="x")
+        changed = load_config(PlanConfig, [words[0], *value], prog="x")
+        assert changed != load_config(PlanConfig, [], prog="x"), f"{flag} changes nothing"

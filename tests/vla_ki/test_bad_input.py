@@ -40,15 +40,18 @@ def own(tmp_path, data: RobotData, **more) -> list[str]:
     return flags(tmp_path, **{"data.folder": folder, "data.vqa_share": 0, "name": "run"}, **more)
 
 
-def refused(argv: list[str], capsys, tmp_path, *parts: str) -> str:
-    """The one sentence of a refusal."""
+def refusal(argv: list[str], capsys, tmp_path) -> str:
+    """The one sentence of a refusal, from a command that ended with 2 and wrote no run."""
     assert main(["ki-train", *argv]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(said) == 1
-    for part in parts:
-        assert part in said[0]
     assert not (tmp_path / "runs" / "run").exists()
     return said[0]
+
+
+def missing(said: str, *parts: str) -> list[str]:
+    """Which of the parts a sentence does not have."""
+    return [part for part in parts if part not in said]
 
 
 @pytest.mark.parametrize(
@@ -56,19 +59,14 @@ def refused(argv: list[str], capsys, tmp_path, *parts: str) -> str:
     [({"ki_fast_loss_weight": 0}, "ki_fast_loss_weight is 0"), ({"freeze_vlm": True}, "freeze_vlm is on")],
 )
 def test_insulation_that_nothing_teaches(tmp_path, capsys, change, cause):
-    refused(
-        flags(tmp_path, name="run", **change),
-        capsys,
-        tmp_path,
-        cause,
-        "frozen backbone in disguise",
-        "--freeze-vlm",
-    )
+    said = refusal(flags(tmp_path, name="run", **change), capsys, tmp_path)
+    assert not missing(said, cause, "frozen backbone in disguise", "--freeze-vlm")
 
 
 def test_more_action_dimensions_than_the_model_has(tmp_path, capsys):
     argv = own(tmp_path, demonstrations(), **{"model.action_dim": 2})
-    refused(argv, capsys, tmp_path, "3 dimensions", "action_dim 2", "raise --model.action-dim")
+    said = refusal(argv, capsys, tmp_path)
+    assert not missing(said, "3 dimensions", "action_dim 2", "raise --model.action-dim")
 
 
 def test_a_data_set_without_quantiles_trains_on_its_own(tmp_path):
@@ -89,7 +87,8 @@ def test_a_dimension_that_hardly_ever_moves(tmp_path, capsys):
     actions[:, 1] = 0
     actions[[7, 293], 1] = 5  # a gripper that closes twice in 300 steps
     argv = own(tmp_path, demonstrations(15, actions=actions))
-    refused(argv, capsys, tmp_path, "action dimensions [1]", "degenerate")
+    said = refusal(argv, capsys, tmp_path)
+    assert not missing(said, "action dimensions [1]", "degenerate")
 
 
 def test_a_dimension_that_never_moves_is_named_and_left_out(tmp_path, capsys):
@@ -102,19 +101,23 @@ def test_a_dimension_that_never_moves_is_named_and_left_out(tmp_path, capsys):
 
 def test_actions_that_fast_would_blur(tmp_path, capsys):
     argv = own(tmp_path, demonstrations(), **{"data.fast_scale": 0.2})
-    refused(argv, capsys, tmp_path, "FAST loses", "raise --data.fast-scale")
+    said = refusal(argv, capsys, tmp_path)
+    assert not missing(said, "FAST loses", "raise --data.fast-scale")
 
 
 def test_values_that_are_not_numbers(tmp_path, capsys):
     actions = demonstrations().actions.copy()
     actions[:, 2] = np.nan
-    refused(own(tmp_path, demonstrations(actions=actions)), capsys, tmp_path, "dimensions [2]", "not finite")
+    said = refusal(own(tmp_path, demonstrations(actions=actions)), capsys, tmp_path)
+    assert not missing(said, "dimensions [2]", "not finite")
 
 
 def test_cameras_that_are_not_there(tmp_path, capsys):
     argv = own(tmp_path, demonstrations())
-    refused([*argv, "--model.cameras", "2"], capsys, tmp_path, "gives 1 cameras", "--model.cameras")
-    refused([*argv, "--data.cameras", "wrist"], capsys, tmp_path, "no camera 'wrist'", CAMERA)
+    said = refusal([*argv, "--model.cameras", "2"], capsys, tmp_path)
+    assert not missing(said, "gives 1 cameras", "--model.cameras")
+    said = refusal([*argv, "--data.cameras", "wrist"], capsys, tmp_path)
+    assert not missing(said, "no camera 'wrist'", CAMERA)
 
 
 def test_prompts_longer_than_the_window_are_counted_and_stop_a_training(tmp_path, capsys):
@@ -141,10 +144,12 @@ def test_a_checkpoint_whose_keys_do_not_fit(tmp_path, place, capsys):
     tensors["vlm.decoder.strange"] = torch.zeros(3)
     save_file(tensors, tmp_path / "weights.safetensors", metadata={"format": "jepa-wm-vla-1"})
     argv = flags(place, name="run", init=tmp_path / "weights.safetensors", output_dir=tmp_path / "runs")
-    refused(argv, capsys, tmp_path, "vlm.decoder.norm.weight", "vlm.decoder.strange")
+    said = refusal(argv, capsys, tmp_path)
+    assert not missing(said, "vlm.decoder.norm.weight", "vlm.decoder.strange")
 
 
 def test_a_folder_that_is_not_whole(tmp_path, capsys):
     argv = own(tmp_path, demonstrations())
     shutil.rmtree(tmp_path / "own" / "data")
-    refused(argv, capsys, tmp_path, "own")
+    said = refusal(argv, capsys, tmp_path)
+    assert not missing(said, "own")

@@ -28,14 +28,14 @@ def metrics(folder) -> dict[int, dict[str, float]]:
 
 
 def test_a_run_trains_evaluates_and_can_be_evaluated_again(place, capsys):
-    assert train_main(flags(place, name="first")) == 0
+    assert train_main(flags(place, name="first", batch_size=16)) == 0
     said = capsys.readouterr().err
     assert "knowledge insulation on in the training graph" in said
     assert "read the two curves apart" in said
     folder = place / "runs" / "first"
     rows = metrics(folder)
     assert set(rows) == {1, 2, 3, 4}
-    assert rows[1]["loss/fast_ce"] == pytest.approx(math.log(1024), abs=1.5)  # two rows of a few tokens
+    assert rows[1]["loss/fast_ce"] == pytest.approx(math.log(1024), abs=0.5)  # fresh weights: chance
     for name in (
         "fast_ce",
         "flow",
