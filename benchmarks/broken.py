@@ -8,11 +8,11 @@ Broken by surgery on the trained weights: the encoder's are zeroed (z collapses)
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from flags import flags_of
 from torch import nn
 
 from jepa_world_model.core.errors import UserError
@@ -49,9 +49,7 @@ BREAK: dict[str, Callable[[LoadedRun], None]] = {
 
 def main() -> None:
     """Question the run and its broken copies."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()

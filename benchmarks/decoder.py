@@ -9,13 +9,13 @@ training). "position" is the R^2 of a linear readout of z on held-out pictures.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from flags import flags_of
 from torch import Tensor, nn
 
 from jepa_world_model.envs.gridworld import draw_all
@@ -138,9 +138,7 @@ def compare(data: tuple[torch.Tensor, ...], steps: int, seed: int, rows: int = 6
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--data", choices=DATA, default="layouts")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=1)

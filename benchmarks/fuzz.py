@@ -13,7 +13,6 @@ the process. Each target runs in a process of its own, with 6 GB of address spac
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flags import flags_of
 from fuzz_edits import edited, edits
 from fuzz_targets import TARGETS, Target
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -176,9 +176,7 @@ def in_its_own_process(name: str, count: int, number: int) -> dict[str, Any]:
 
 def main() -> int:
     """Fuzz and print one line a target; 0 when nothing was wrong."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--count", type=int, default=1000, help="inputs a target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))

@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from flags import flags_of
 from safetensors.torch import load_file
 
 import jepa_world_model_trainer as trainer
@@ -335,9 +336,7 @@ FAULTS = {
 
 def main() -> int:
     """Run and compare; 0 when everything is identical."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)

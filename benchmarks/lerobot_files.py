@@ -9,7 +9,6 @@ at the time stamps that it asks for. Exits 1 where anything but a lossy pixel di
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from flags import flags_of
 
 from jepa_world_model.data.batch import ActionSpace
 from jepa_world_model.data.sources import FORMATS, ReadOptions, WriteOptions, open_episodes
@@ -117,9 +117,7 @@ def _decoded(path: Any, stamps: list[float], tolerance_s: float, *_: Any, **__: 
 
 def main() -> int:
     """Write and read all three; 0 when they agree."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--out", type=Path, help="keep the files here; it must not exist yet")
     given = parser.parse_args()
     good = True

@@ -11,13 +11,13 @@ after the plan was executed. results.jsonl holds one line an arm; a line that is
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
 from pathlib import Path
 
 import numpy as np
+from flags import flags_of
 
 from jepa_world_model.core.checkpoint import latest_checkpoint, read_extra
 from jepa_world_model.core.config import from_toml
@@ -151,9 +151,7 @@ def cell(rows: list[dict]) -> str:
 
 def main() -> None:
     """Train, ask, tabulate."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/pose_planning.toml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--layout", nargs="+", default=["open"])

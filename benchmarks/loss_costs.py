@@ -10,12 +10,12 @@ no other weight named, which has to be 1 within noise.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import time
 from collections.abc import Callable
 
 import torch
+from flags import flags_of
 from timing import clock_for, interleaved, ratio
 
 from jepa_world_model.commands.gradients import synthetic_batch, with_actions
@@ -81,9 +81,7 @@ def markdown(rows: list[tuple], sums: dict[str, tuple]) -> str:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--budget-s", type=float, default=200)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--frames", type=int, default=8)

@@ -10,7 +10,6 @@ losses as ours (tests/test_benchmarks.py). The arms take turns; ratios are media
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 from decoder import NaiveDecoder
+from flags import flags_of
 from timing import clock_for, interleaved, ratio
 from torch import Tensor
 
@@ -175,9 +175,7 @@ def arms(batch_size: int, frames: int, precision: str) -> dict[str, Callable[[],
 
 def main() -> None:
     """Measure and print a table, and the ratio of the first arm to the last as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--turns", type=int, default=20)

@@ -10,7 +10,6 @@ the default sizes and untrained weights: what it costs does not depend on what i
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from flags import flags_of
 
 from jepa_world_model.envs import generate_two_rooms
 from jepa_world_model.latents import Settings
@@ -79,9 +79,7 @@ def arms(dynamics, frames: torch.Tensor, goals: torch.Tensor, cost, rows_at_once
 
 def main() -> None:
     """Measure and print one JSON line an arm."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--episodes", type=int, nargs="+", default=[1, 10, 100])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)

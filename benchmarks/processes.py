@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from flags import flags_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -100,9 +101,7 @@ def work(rank: int, port: int, args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Start the processes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=15)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flags import flags_of
 from two_rooms import ROOT, Rows, benchmark_plan, planned, trained
 
 from jepa_world_model.commands.docs_recipes import recipes
@@ -146,9 +147,7 @@ def _success(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Train, plan, and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
     parser.add_argument("--seconds", type=float, default=150, help="of processor time for each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

@@ -11,7 +11,6 @@ order of their names, `jepa` first, without those that decode imagined frames.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from flags import flags_of
 from throughput import step_of
 from timing import interleaved
 
@@ -116,9 +116,7 @@ def draw(found: Mapping[str, Mapping[int, float]], path: Path) -> None:
 
 def main() -> None:
     """Measure, draw, and print a line a setting."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--budget-s", type=float, default=300)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/step_scaling.svg"))

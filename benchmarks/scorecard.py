@@ -5,9 +5,10 @@ Command: python benchmarks/scorecard.py RUN [RUN ...] [--latents p z h] [--windo
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
+
+from flags import flags_of
 
 from jepa_world_model.data.episodes import split_episodes
 from jepa_world_model.data.windows import Windows
@@ -29,9 +30,7 @@ def card_of(folder: Path, windows: int, frames: int) -> Card:
 
 def main() -> None:
     """One table over all runs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--latents", nargs="+", default=["p", "z", "h"])
     parser.add_argument("--windows", type=int, default=128)

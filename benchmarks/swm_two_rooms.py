@@ -24,6 +24,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from flags import flags_of
 
 import jepa_world_model as jwm
 from jepa_world_model.core.errors import UserError
@@ -110,9 +111,7 @@ def score(given: argparse.Namespace) -> None:
 
 def main() -> None:
     """Collect or score."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("collect", help="record episodes")
     recording.add_argument("--out", required=True)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flags import flags_of
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.rng import Streams
@@ -236,10 +237,8 @@ def table(rows: Rows) -> Iterator[str]:
 
 def main() -> None:
     """Train, plan, and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Flags of the trainer for every run follow a lone --.",
-    )  # fmt: skip
+    parser = flags_of(__doc__)
+    parser.epilog = "Flags of the trainer for every run follow a lone --."
     parser.add_argument("--out", type=Path, default=Path("runs/two_rooms_b1"))
     parser.add_argument("--config", default=str(ROOT / "configs" / "two_rooms.toml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -10,13 +10,13 @@ between their losses at the first step.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from flags import flags_of
 from timing import ratio
 
 WORKER = """
@@ -72,9 +72,7 @@ class Version:
 
 def main() -> None:
     """Measure and print one JSON line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     parser.add_argument("--turns", type=int, default=40)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from flags import flags_of
 from timing import clock_for, interleaved, ratio
 
 from jepa_world_model.core.barrier import clip_grad_groups
@@ -165,9 +166,7 @@ def compare(size: str, args: argparse.Namespace, device: torch.device) -> dict[s
 
 def main() -> None:
     """Measure every size asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--size", nargs="+", choices=SIZES, default=["tiny", "mid"])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)

@@ -9,7 +9,6 @@ the import times, and how long each command took; exits 1 when one fails.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import statistics
@@ -20,6 +19,8 @@ import tempfile
 import time
 import venv
 from pathlib import Path
+
+from flags import flags_of
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
@@ -99,9 +100,7 @@ def import_seconds(python: Path, before: str, timed: str, place: Path, times: in
 
 def main() -> int:
     """Build, install, run; 0 when everything went well."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = flags_of(__doc__)
     parser.add_argument("--full", action="store_true", help="install every dependency from the package index")
     parser.add_argument("--steps", type=int, default=50, help="of the training")
     given = parser.parse_args()
