@@ -5,11 +5,10 @@ Command: python benchmarks/two_rooms.py [--seeds 0 1 2] [--minutes 5 10 20 30] [
 
 A budget of m minutes is m * 60 * threads CPU-seconds of one training process, loading included: a short and a longer
 calibration run tell what a step costs, and so how many steps a budget buys.
-A seed is one run below --out, as long as the largest budget, at a constant rate and with averaged weights: the smaller
-budgets are its checkpoints, which know nothing of how long it goes on. What is there is not done again: finished rows of
-rows.jsonl are skipped, a run that was cut off is resumed. Every budget is planned with --costs, those of --whole with
-every cost, each under the model and under perfect dynamics. Budgets are taken in the order in which they are named. The
-table goes to <out>/table.md.
+A seed is one run below --out, at a constant rate and with averaged weights, that goes on from budget to budget, which
+are named from the smallest to the largest. What is there is not done again: finished rows of rows.jsonl are skipped, a
+run that was cut off is resumed. Every budget is planned with --costs, those of --whole with every cost, each under
+--dynamics. The table goes to <out>/table.md.
 
 The planner of every row is the benchmark's: CEM, 100 samples, 6 rounds, 16 elites, horizon 50, replan 10, 200 steps.
 """
@@ -18,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import subprocess
 import sys
@@ -29,9 +27,11 @@ from typing import Any
 import torch
 from flags import flags_of
 
+from jepa_world_model.core.config import load_config
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.rng import Streams
 from jepa_world_model.envs import generate_two_rooms
+from jepa_world_model.experiment import TrainConfig
 from jepa_world_model.experiment.load import load
 from jepa_world_model.experiment.plan import Planning, effort, manifest, open_planning, untrained_model
 from jepa_world_model.experiment.plan_config import PlanConfig
@@ -102,31 +102,44 @@ def step_cost(args: argparse.Namespace) -> tuple[float, float]:
     return told["start_s"], told["step_s"]
 
 
-def stages(args: argparse.Namespace) -> dict[float, int]:
-    """Steps of each budget, all of them multiples of one number: that of a checkpoint."""
+def steps_of(args: argparse.Namespace, minutes: float) -> int:
+    """How many steps a budget buys, in whole tens."""
     start_s, step_s = step_cost(args)
-    part = (
-        math.gcd(*(round(60 * minutes) for minutes in args.minutes)) / 60
-    )  # minutes between two checkpoints
-    longest = max(args.minutes)
-    steps = int((longest * 60 * args.threads - start_s) / step_s * part / longest)
-    return {minutes: max(steps, 1) * round(minutes / part) for minutes in args.minutes}
+    return max(int((minutes * 60 * args.threads - start_s) / step_s) // 10, 1) * 10
 
 
-def trained(args: argparse.Namespace, seed: int) -> tuple[Path, dict[str, Any]]:
-    """The run of a seed: trained, resumed, or found finished; with what it took."""
-    steps = stages(args)
-    folder = args.out / f"b1-s{seed}"
+def trained(args: argparse.Namespace, seed: int, minutes: float) -> tuple[Path, dict[str, Any]]:
+    """The run of a seed, trained up to a budget or found there; with what it took so far.
+
+    A constant rate and averaged weights: a run does not know how long it goes on, so that one which is there is the
+    beginning of a longer one.
+    """
+    steps, folder = steps_of(args, minutes), args.out / f"b1-s{seed}"
     note = folder / "took.json"
-    if note.exists():
-        return folder, json.loads(note.read_text())
-    every = math.gcd(*steps.values())
-    more = ["--eval-every", "0", "--checkpoint-every", str(every), "--keep-checkpoints", str(max(steps.values()) // every),
-            "--optim.schedule", "constant", *(["--resume"] if folder.exists() else [])]  # fmt: skip
-    spent = trainer(args, folder.name, seed, max(steps.values()), *more)
-    took = {"steps": max(steps.values()), "cpu_s": round(spent, 1), "resumed": "--resume" in more}
-    note.write_text(json.dumps(took))
-    return folder, took
+    took = json.loads(note.read_text()) if note.exists() else {}
+    if str(steps) not in took:
+        longer = [int(step) for step in took if int(step) > steps]
+        if longer:
+            raise UserError(
+                f"{folder} is at step {min(longer)}, past {steps}; name budgets in order, or another --out"
+            )
+        more = [
+            "--eval-every",
+            "0",
+            "--checkpoint-every",
+            "500",
+            "--keep-checkpoints",
+            "1000",
+            "--optim.schedule",
+            "constant",
+        ]
+        spent = trainer(args, folder.name, seed, steps, *more, *(["--resume"] if folder.exists() else []))
+        before = max((row["cpu_s"] for row in took.values()), default=0.0)
+        took[str(steps)] = {"steps": steps, "cpu_s": round(before + spent, 1)}
+        note.write_text(json.dumps(took))
+    size = load_config(TrainConfig, ["--config", str(folder / "config.toml")], prog="two_rooms.py")
+    windows = steps * size.batch_size
+    return folder, took[str(steps)] | {"windows": windows, "frames": windows * size.seq_len}
 
 
 def benchmark_plan(args: argparse.Namespace, cost: str) -> PlanConfig:
@@ -173,11 +186,8 @@ def planned(planning: Planning, dynamics: Any, cost: Any) -> dict[str, Any]:
 
 def model_rows(args: argparse.Namespace, rows: Rows, seed: int, minutes: float, whole: bool) -> None:
     """The rows of one budget of a run, under the model and under perfect dynamics; `whole`: every cost."""
-    folder, took = trained(args, seed)
-    run, world = load(folder, device="cpu", step=stages(args)[minutes]), TwoRoomsWorld()
-    share = run.step / took["steps"]
-    took = {"steps": run.step, "cpu_s": round(took["cpu_s"] * share, 1), "resumed": took["resumed"],
-            "windows": run.step * run.cfg.batch_size, "frames": run.step * run.cfg.batch_size * run.cfg.seq_len}  # fmt: skip
+    folder, took = trained(args, seed, minutes)
+    run, world = load(folder, device="cpu", step=took["steps"]), TwoRoomsWorld()
     has_steps = hasattr(run.model, "temporal_distance")
     costs = [
         cost
@@ -187,7 +197,7 @@ def model_rows(args: argparse.Namespace, rows: Rows, seed: int, minutes: float, 
     for cost in costs:
         key = {"seed": seed, "minutes": minutes, "cost": cost, "pairs": args.pairs}
         planning = open_planning(benchmark_plan(args, cost), run.cfg)
-        missing = [name for name in (MODEL, PERFECT) if not rows.has(**key, dynamics=name)]
+        missing = [name for name in args.dynamics if not rows.has(**key, dynamics=name)]
         missing = [name for name in missing if name == MODEL or cost != "true"]
         if not missing:
             continue
@@ -257,6 +267,7 @@ def main() -> None:
     parser.add_argument(
         "--whole", type=float, nargs="*", help="budgets that get every cost; left out: the largest"
     )
+    parser.add_argument("--dynamics", nargs="+", choices=(MODEL, PERFECT), default=[MODEL, PERFECT])
     parser.add_argument("--perfect", action="store_true", help="only the rows that need no training")
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
