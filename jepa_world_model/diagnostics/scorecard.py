@@ -98,6 +98,7 @@ METRICS: tuple[Metric, ...] = (
     _low("text_ce", "Answer loss", "cross entropy of a token of an answer, in nats"),
     _high("vqa_open", "Questions answered", "share of held-out questions that are answered word for word"),
     _high("vqa_closed", "Questions answered, by choice", "the same, of the answers that such a question can have"),
+    _high("pointing", "Places pointed at", "share of questions for a place that are answered with one on the target"),
     _high("success_seen", "Arms that arrive", "share of simulated arms that end on the target they were told"),
     _high("success_held_out", "Arms that arrive, new colours",
           "the same, with colours that no demonstration but only questions named"),

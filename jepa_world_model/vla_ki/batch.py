@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,13 +38,20 @@ class KIBatch:
         }
         return KIBatch(**moved, robots=self.robots)
 
-    def rows(self, n: int) -> KIBatch:
-        """The first n rows."""
+    def rows(self, which: int | Sequence[int]) -> KIBatch:
+        """The first so many rows, or those of these numbers (robot rows before all others)."""
+        chosen = (
+            torch.arange(self.B, device=self.ids.device)[:which]
+            if isinstance(which, int)
+            else torch.as_tensor(which)
+        )
         parts = {
-            name: value[:n] for name, value in vars(self).items() if name not in ("supervised", "robots")
+            name: value[chosen] for name, value in vars(self).items() if name not in ("supervised", "robots")
         }
-        supervised = self.supervised[self.supervised < n * self.ids.shape[1]]
-        return KIBatch(supervised=supervised, robots=min(self.robots, n), **parts)
+        taught = torch.zeros(self.ids.numel(), dtype=torch.bool, device=self.ids.device)
+        taught[self.supervised] = True
+        supervised = taught.view(self.ids.shape)[chosen].flatten().nonzero()[:, 0]
+        return KIBatch(supervised=supervised, robots=int(parts["robot"].sum()), **parts)
 
     @property
     def B(self) -> int:

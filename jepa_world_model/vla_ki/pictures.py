@@ -45,8 +45,10 @@ class Shown:
 def draw(judge: Judge) -> dict[str, Shown]:
     """Every picture there is, by name. Call it in eval mode and without gradient; all processes must."""
     batch = judge.held_out()
-    robots = batch.rows(min(int(batch.robot.sum()), CHUNKS))
-    made = {"attention": _attention(judge, robots), "chunks": _chunks(judge, robots)}
+    made = {
+        "attention": _attention(judge, batch),
+        "chunks": _chunks(judge, batch.rows(liveliest(batch, CHUNKS))),
+    }
     if judge.embedded and judge.cfg.flow_weight > 0:
         made["rollouts"] = _film(judge)
     return made
@@ -112,6 +114,13 @@ def _attention(judge: Judge, batch: KIBatch) -> Shown:
     return Shown("Who reads whom", look, _png(figure), "png")
 
 
+def liveliest(batch: KIBatch, count: int) -> list[int]:
+    """The robot rows whose chunks go the longest way, the longest first: an arm that holds still shows little."""
+    both = batch.action_mask[:, 1:] & batch.action_mask[:, :-1]
+    way = (batch.actions.diff(dim=1).abs() * both).sum((1, 2))[: batch.robots]
+    return way.argsort(descending=True, stable=True)[:count].tolist()
+
+
 def _chunks(judge: Judge, batch: KIBatch) -> Shown:
     from matplotlib.figure import Figure
 
@@ -138,8 +147,9 @@ def _chunks(judge: Judge, batch: KIBatch) -> Shown:
             ax.set_xlabel("step of the chunk", fontsize=8)
             ax.xaxis.get_major_locator().set_params(integer=True)
     look = (
-        f"Held-out rows, one a column. Grey: what the demonstration did. Blue: {DRAWS} sampled chunks of the expert, "
-        "in the units of the data. Samples that spread are a policy that does not know."
+        "The held-out rows that move most, one a column. Grey: what the demonstration did. "
+        f"Blue: {DRAWS} sampled chunks of the expert, in the units of the data. Samples that spread are "
+        "a policy that does not know."
     )
     return Shown("Sampled chunks beside the demonstration's", look, _png(figure), "png")
 

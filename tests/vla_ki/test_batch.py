@@ -32,6 +32,14 @@ def test_first_rows_keep_their_targets():
     assert first.supervised.tolist() == [p for p in batch.supervised.tolist() if p < length]
 
 
+def test_chosen_rows_keep_their_targets():
+    batch, length = tiny_batch(), tiny_batch().ids.shape[1]
+    chosen = batch.rows([1, 2])
+    assert (chosen.B, chosen.robots) == (2, 1)
+    assert torch.equal(chosen.ids, batch.ids[1:])
+    assert chosen.supervised.tolist() == [p - length for p in batch.supervised.tolist() if p >= length]
+
+
 def test_moving_a_batch_keeps_it_equal():
     batch = tiny_batch()
     moved = batch.to("cpu")
