@@ -51,6 +51,7 @@ def settings(given: argparse.Namespace, name: str) -> argparse.Namespace:
     file = ROOT / "configs" / ("" if name == "recommended" else "recipes") / f"{name}.toml"
     cache = ("--data.cache-dir", str(given.out.resolve() / "datasets"))
     every = {"planner": "icem", "every": 5, "precision": "", "graph_frames": 8000, "threads": 1}
+    every |= {"schedule": "cosine"}  # one budget, so the rate may fall towards its end
     told = {
         "out": given.out / name,
         "config": str(file),
@@ -88,6 +89,9 @@ def model_rows(
 def recipe_rows(given: argparse.Namespace, rows: Rows, name: str, seed: int) -> None:
     """Train a recipe and plan with it; beside the first, what needs no training."""
     args = settings(given, name)
+    made = [{"recipe": who, "cost": cost} for who in (name, UNTRAINED) for cost in COSTS]
+    if all(rows.has(**key, seed=seed, pairs=args.pairs) for key in [*made, {"recipe": "random policy"}]):
+        return
     folder, took = trained(args, seed, given.seconds / 60)
     run = load(folder, device="cpu")
     last = next(row for row in reversed(list(read_metrics(folder / "metrics.jsonl"))) if "eval/std_z" in row)

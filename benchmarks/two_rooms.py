@@ -111,8 +111,8 @@ def steps_of(args: argparse.Namespace, minutes: float) -> int:
 def trained(args: argparse.Namespace, seed: int, minutes: float) -> tuple[Path, dict[str, Any]]:
     """The run of a seed, trained up to a budget or found there; with what it took so far.
 
-    A constant rate and averaged weights: a run does not know how long it goes on, so that one which is there is the
-    beginning of a longer one.
+    At a constant rate and with averaged weights a run does not know how long it goes on, so that one which is there is
+    the beginning of a longer one.
     """
     steps, folder = steps_of(args, minutes), args.out / f"b1-s{seed}"
     note = folder / "took.json"
@@ -131,7 +131,7 @@ def trained(args: argparse.Namespace, seed: int, minutes: float) -> tuple[Path, 
             "--keep-checkpoints",
             "1000",
             "--optim.schedule",
-            "constant",
+            args.schedule,
         ]
         spent = trainer(args, folder.name, seed, steps, *more, *(["--resume"] if folder.exists() else []))
         before = max((row["cpu_s"] for row in took.values()), default=0.0)
@@ -272,7 +272,7 @@ def main() -> None:
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
     args = parser.parse_args(words[:cut])
-    args.flags = words[cut + 1 :]
+    args.flags, args.schedule = words[cut + 1 :], "constant"
     torch.set_num_threads(args.threads)
     rows = Rows(args.out)
     perfect_rows(args, rows)
