@@ -1,9 +1,7 @@
-"""What docs/scaling.md tells users to type: its arithmetic is what its code prints, its commands parse."""
+"""What docs/scaling.md tells users to type: its commands are understood and share their rows out evenly."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import shlex
 from pathlib import Path
@@ -19,16 +17,7 @@ from tests.distributed.processes import CONTROL
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-PAIRS = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [line.partition("  #")[0].strip() for line in TEXT.splitlines() if line.startswith("torchrun ")]
-
-
-@pytest.mark.parametrize(("code", "printed"), PAIRS)
-def test_the_arithmetic_of_the_page_is_what_its_code_prints(code, printed):
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(compile(code, "scaling.md", "exec"), {})
-    assert out.getvalue() == printed
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -45,8 +34,7 @@ def test_a_command_of_the_page_is_understood_by_torchrun_and_by_us(line):
     assert cfg.batch_size % processes == 0
 
 
-def test_the_page_has_commands_and_arithmetic_and_names_the_losses_that_gather():
+def test_the_page_has_commands_and_names_the_losses_that_gather():
     assert len(COMMANDS) == 4
-    assert len(PAIRS) == 2
     listed = TEXT.partition("The 15 others look at the whole batch:")[2].partition("gather what they need")[0]
     assert set(re.findall(r"`(\w+)`", listed)) == CONTROL <= set(LOSSES)
