@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_world_model.model_config import ModelConfig
+from jepa_world_model.models.fused import relu_of
 from jepa_world_model.models.layers import initialised, recomputed
 
 SEED = 32  # channels of the map that a state is written on; each costs Dz * S^2 weights
@@ -60,8 +61,8 @@ class Decoder(nn.Module):
         """Frames [N,C,H,W] of states [N,Dz]."""
         coarse = self.sizes[0]
         x = torch.relu(self.seed(rows)).view(rows.shape[0], coarse, coarse, -1).permute(0, 3, 1, 2)
-        x = torch.relu_(self.first(x))
+        x = relu_of(self.first, x)
         for mix, double, size in zip(self.mixes, self.doublings, self.sizes[1:-1], strict=True):
-            x = x + torch.relu_(mix(x))
-            x = depth_to_space(torch.relu_(double(x)), size)
+            x = x + relu_of(mix, x)
+            x = depth_to_space(relu_of(double, x), size)
         return to_pixels(self.paint(x), self.sizes[-1])

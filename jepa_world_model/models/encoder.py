@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jepa_world_model.model_config import ModelConfig
 from jepa_world_model.models.backbone import Backbone
+from jepa_world_model.models.fused import relu_of
 from jepa_world_model.models.layers import initialised, recomputed, to_sphere
 
 SQUEEZED = 16  # channels of the flattened map
@@ -94,10 +95,10 @@ class Convolutions(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = []
         for conv in self.halvings:
-            maps.append(x := torch.relu_(conv(x)))
+            maps.append(x := relu_of(conv, x))
         if not self.is_flat:
             return x, x
-        x = x + torch.relu_(self.last(x))
+        x = x + relu_of(self.last, x)
         return (maps[-2] if len(maps) > 1 else x), x
 
 
