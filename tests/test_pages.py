@@ -8,16 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jepa_world_model.cli import main
 from jepa_world_model.diagnostics.dashboard import diagnose, write_dashboard
 from jepa_world_model.diagnostics.plan_page import Offered, PlanView, write_plan_page
 from jepa_world_model.diagnostics.report import write_report
 from jepa_world_model.diagnostics.runs_page import find_runs, write_runs_page
 from jepa_world_model.envs.layouts import MOVES, free_cells
+from jepa_world_model.experiment.ablation_page import ablation_page
+from jepa_world_model.experiment.ablation_table import results
 from jepa_world_model.planning.lattice import Lattice
 from jepa_world_model.planning.worlds import GridworldWorld
+from jepa_world_model.vla_ki.verdicts import to_page
 from tests.browser import BROWSER, Browser
+from tests.commands.test_ablate import made_up
+from tests.data.build import noisy_store
 from tests.diagnostics.panels.asked import ask, healthy
 from tests.diagnostics.synthetic_run import write_run
+from tests.vla_ki import test_verdicts
+from tests.vla_ki.tiny import flags
 
 pytestmark = pytest.mark.skipif(not BROWSER, reason="needs chromium")
 LOOKS = ((390, False), (390, True), (1280, False))  # px, dark
@@ -54,13 +62,46 @@ def plans(folder: Path) -> Path:
     return write_plan_page(view, folder / "plan.html", "Plans")
 
 
+def data_set(folder: Path) -> Path:
+    noisy_store(folder / "a-recording-with-a-long-name", kind="continuous", lengths=(9, 12, 20))
+    page = folder / "inspect.html"
+    assert main(["inspect", str(folder / "a-recording-with-a-long-name"), "--page", str(page)]) == 0
+    return page
+
+
+def ablation(folder: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        found = results(made_up(folder, patch), {"z-to-h-1-s2": "exit code 2: error: not finite"})
+    page = folder / "ablation.html"
+    page.write_text(ablation_page(found), encoding="utf-8")
+    return page
+
+
+def arms(folder: Path) -> Path:
+    made, page = test_verdicts.results(), folder / "arms.html"
+    made.curves["insulated@stage0b"] = {0: [{"step": step, "success_seen": 0.1 * step} for step in (1, 2)]}
+    page.write_text(to_page(made), encoding="utf-8")
+    return page
+
+
+def vla_report(folder: Path) -> Path:
+    for package in ("tokenizers", "pyarrow", "av"):
+        pytest.importorskip(package)
+    given = flags(folder, name="a-robot-that-was-told", steps=3, eval_every=1)
+    assert main(["ki-train", *given]) == 0
+    return folder / "runs" / "a-robot-that-was-told" / "report.html"
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("browser")) as one:
         yield one
 
 
-@pytest.mark.parametrize("write", [report, dashboard, dashboard_with_gaps, runs, plans])
+PAGES = [report, dashboard, dashboard_with_gaps, runs, plans, data_set, ablation, arms, vla_report]
+
+
+@pytest.mark.parametrize("write", PAGES, ids=lambda write: write.__name__)
 def test_a_page_is_quiet_asks_nobody_and_fits(
     browser: Browser, tmp_path: Path, write: Callable[[Path], Path]
 ):

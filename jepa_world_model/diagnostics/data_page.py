@@ -71,7 +71,7 @@ def _sheet(sheet: np.ndarray) -> Section:
 def _actions(found: Inspection) -> Section:
     if found.action_kind == "continuous":
         look = "How often each dimension takes which value. A spike alone is a dimension that hardly moves."
-        cards = [_card(h) for h in found.actions[:SHOWN]]
+        cards = [_card(h, "moves") for h in found.actions[:SHOWN]]
         more = (
             f"<p>{len(found.actions) - SHOWN} more are not shown.</p>" if len(found.actions) > SHOWN else ""
         )
@@ -90,9 +90,9 @@ def _actions(found: Inspection) -> Section:
 
 def _frames(found: Inspection) -> Section:
     look = "How much a pixel changes from frame to frame, of 255, and the pixels themselves."
-    cards = [_card(found.change)]
+    cards = [_card(found.change, "moves")]
     if found.shortest < found.longest:
-        cards.insert(0, _card(found.lengths))
+        cards.insert(0, _card(found.lengths, "episodes"))
     rows = [
         (str(i), number(m), number(s))
         for i, (m, s) in enumerate(zip(found.pixel_mean, found.pixel_std, strict=True))
@@ -110,5 +110,5 @@ def _states(found: Inspection) -> Section | None:
     return Section("states", "States", look, table(rows, ("state", "least", "greatest")))
 
 
-def _card(h: Histogram) -> str:
-    return charts.bar_chart(h.name, h.counts, h.edges[0], h.edges[-1], value=f"{sum(h.counts):,}")
+def _card(h: Histogram, what: str) -> str:
+    return charts.bar_chart(h.name, h.counts, h.edges[0], h.edges[-1], value=f"{sum(h.counts):,} {what}")

@@ -200,7 +200,7 @@ border-radius:3px;margin:0}
 .heat tbody td{width:50px;min-width:50px;height:23px;font-size:11.5px;padding:0;text-align:center}
 .heat th{font-weight:400;text-align:left;padding-right:12px;white-space:nowrap}
 .heat:not(.reach) thead th{text-align:center;padding:0;color:var(--soft);font-size:12px}
-.side{display:flex;flex-wrap:wrap;gap:0 44px}
+.side{display:flex;flex-wrap:wrap;gap:0 44px}.side>*{max-width:100%}
 .rows{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:0 12px;font-size:12px;
 color:var(--soft);
 align-items:stretch;margin-bottom:26px}.rows img{align-self:start}.rows>div{display:flex;

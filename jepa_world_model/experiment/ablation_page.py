@@ -14,7 +14,7 @@ from jepa_world_model.diagnostics.scorecard import Metric, find
 from jepa_world_model.experiment.ablation import BASE
 from jepa_world_model.experiment.ablation_table import SAME, Cell, Results
 
-STRIP = 200  # px wide
+STRIP = 132  # px wide: name, strip and mean fit a phone
 
 
 def ablation_page(found: Results, title: str = "Ablation") -> str:
@@ -78,7 +78,7 @@ def _table(found: Results) -> Section:
             for seed in sorted(found.records[arm.name])
         )
         cells = [_number_cell(found.cells[arm.name].get(name)) for name in found.metrics]
-        rows.append((f'<b class="mono">{escape(arm.name)}</b><br><small>{links}</small>', *cells))
+        rows.append((f'<b class="mono any">{escape(arm.name)}</b><small>{links}</small>', *cells))
     look = (
         "At the end of each run on held-out episodes: the mean over seeds ± half the 95% interval. "
         "Below it the change against the base, seed by seed; coloured where its interval leaves out 0. "
@@ -113,7 +113,7 @@ def _seeds(found: Results) -> Section:
         base = values[BASE].over_seeds.mean if values[BASE] else None
         rows = [
             (
-                f'<span class="mono">{escape(arm)}</span>',
+                f'<span class="mono any">{escape(arm)}</span>',
                 _strip(cell, low, high, base),
                 number(cell.over_seeds.mean),
             )

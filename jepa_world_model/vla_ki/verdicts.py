@@ -21,6 +21,24 @@ COLUMNS = {  # measured -> what the table calls it
     "language_following_seen": "follows language", "vlm_drift": "VLM drift", "steps_to_0.5": "steps to 0.5",
     "steps_to_0.8": "to 0.8", "step_ms": "ms a step",
 }  # fmt: skip
+ABOUT = {  # arm or stage -> what it is; the order is that of the colours
+    "insulated": "the action gradient stops before the VLM; FAST tokens teach it actions",
+    "joint": "the action gradient passes into the VLM whole",
+    "insulated_vqa": "insulated, and a share of each batch are questions",
+    "open_flow": "joint, without FAST tokens: the flow alone teaches actions",
+    "frozen": "the VLM does not move; the expert alone learns",
+    "insulated_vqa_long": "insulated_vqa for three times the steps",
+    "joint_10": "joint, with ten times the weight on the flow",
+    "joint_vqa": "joint, and a share of each batch are questions",
+    "fast_only": "FAST tokens alone, no expert",
+    "stage0": "the start: the VLM after questions alone",
+    "stage0b": "the other start: then questions and FAST tokens",
+}
+READING = (
+    "VQA: share of questions answered right, among the answers that fit (closed) or word for word (open). Success: share "
+    "of arms that end on the target they were told, of seen colours or of held out ones, which only questions named. "
+    "FAST CE: cross entropy of an action token, in nats. Chunk MSE: squared error of sampled actions, normalised."
+)
 CURVES = ("success_seen", "success_held_out", "vqa_closed", "fast_ce", "chunk_mse")
 
 
@@ -182,12 +200,18 @@ def to_page(results: Results) -> str:
         for name, seeds in results.ends.items()
     )
     told = ", ".join(f"{name} {value:.2f}" for name, value in references().items())
+    there = {name.partition("@")[0] for name in results.ends}
+    arms = "".join(
+        f"<tr><td>{name}</td><td>{says}</td></tr>" for name, says in ABOUT.items() if name in there
+    )
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Knowledge insulation, compared</title>'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">'
+        "<title>Knowledge insulation, compared</title>"
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
         "<h1>Knowledge insulation, compared</h1>"
         "<p>Claims were written down before the runs. Medians over seeds; the band of a curve is its range.</p>"
-        f"<table>{rows}</table><h2>Curves</h2>{''.join(_figures(results))}<h2>At the end</h2>"
+        f"<table>{rows}</table><h2>The arms</h2><table>{arms}</table>"
+        f"<h2>Curves</h2><p>{READING}</p>{''.join(_figures(results))}<h2>At the end</h2>"
         f'<div class="wide"><table><tr>{head}</tr>{body}</table></div><p>Success without a model: {told}.</p>'
         "</body></html>\n"
     )
@@ -205,7 +229,8 @@ def _figure(results: Results, start: str) -> str:
     axes = figure.subplots(1, len(CURVES))
     names = [name for name in results.curves if name.endswith(f"@{start}")]
     for ax, column in zip(axes, CURVES, strict=True):
-        for number, name in enumerate(names):
+        for name in names:
+            color = f"C{list(ABOUT).index(name.partition('@')[0])}"  # the same in every figure
             seeds = [
                 {row["step"]: row[column] for row in rows if column in row}
                 for rows in results.curves[name].values()
@@ -213,13 +238,10 @@ def _figure(results: Results, start: str) -> str:
             steps = sorted(set(seeds[0]).intersection(*seeds[1:])) if seeds else []
             if steps:
                 values = np.array([[seed[step] for step in steps] for seed in seeds])
-                ax.plot(
-                    steps, np.median(values, 0), color=f"C{number}", label=name.partition("@")[0], marker="."
-                )
-                ax.fill_between(
-                    steps, values.min(0), values.max(0), color=f"C{number}", alpha=0.12, linewidth=0
-                )
+                ax.plot(steps, np.median(values, 0), color=color, label=name.partition("@")[0], marker=".")
+                ax.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
         ax.set_title(COLUMNS[column], fontsize=10)
+        ax.set_xlabel("step of the arm", fontsize=8)
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
         if column in ("fast_ce", "chunk_mse"):
@@ -231,7 +253,8 @@ def _figure(results: Results, start: str) -> str:
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
-        f'<h3>From {start}</h3><img alt="curves of the arms from {start}" src="data:image/png;base64,{data}">'
+        f'<h3>From {start}</h3><div class="wide">'
+        f'<img alt="curves of the arms from {start}" src="data:image/png;base64,{data}"></div>'
     )
 
 
@@ -239,6 +262,7 @@ STYLE = (
     "body{font:15px/1.55 system-ui,sans-serif;max-width:1180px;margin:40px auto;padding:0 20px;color:#1c2026}"
     "table{border-collapse:collapse;font-size:13px;margin-bottom:18px;font-variant-numeric:tabular-nums}"
     "td,th{padding:5px 12px 5px 0;text-align:left;vertical-align:top;border-bottom:1px solid #e3e6ea}"
-    "th{color:#626b78;font-weight:500}img{max-width:100%}.wide{overflow-x:auto}"
+    "th{color:#626b78;font-weight:500}.wide{overflow-x:auto}img{width:100%;min-width:1000px}"
+    "h1{font-size:27px;line-height:1.25}h2{margin-top:36px}p{max-width:74ch}td:first-child{white-space:nowrap}"
     ".held{color:#26805b;font-weight:600}.failed{color:#c4372c;font-weight:600}.open{color:#626b78}"
 )

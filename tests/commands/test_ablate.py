@@ -112,9 +112,14 @@ def test_the_interval_of_three_values_is_students():
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
     """Runs of a base and two arms with made-up results, all finished but one."""
-    monkeypatch.setattr(ablation_table, "is_finished", lambda trial: trial.folder.is_dir())
+    return made_up(tmp_path, monkeypatch)
+
+
+def made_up(place: Path, patch: pytest.MonkeyPatch) -> list[Trial]:
+    """The trials of such runs below a folder."""
+    patch.setattr(ablation_table, "is_finished", lambda trial: trial.folder.is_dir())
     arms = make_arms([], toggles=["z2h=0", "z->h=1"])
-    trials = make_trials(arms, [0, 1, 2], tmp_path)
+    trials = make_trials(arms, [0, 1, 2], place)
     for trial in trials:
         if trial.name == "z-to-h-1-s2":
             continue

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jepa_world_model.vla_ki.verdicts import CLAIMS, COLUMNS, Results, references, to_markdown, to_page
+from jepa_world_model.vla_ki import arms
+from jepa_world_model.vla_ki.verdicts import ABOUT, CLAIMS, COLUMNS, Results, references, to_markdown, to_page
 
 ARMS = ("insulated", "joint", "joint_10", "joint_vqa", "insulated_vqa", "insulated_vqa_long", "open_flow")
 
@@ -67,6 +68,10 @@ def test_an_arm_that_cannot_read_reaches_half_and_the_script_all():
     assert found["holding still"] == 0.0
     assert found["random places"] < 0.15
     assert 0.4 < found["any target, whatever it is told"] < 0.75  # one to three targets
+
+
+def test_every_arm_and_stage_is_explained():
+    assert set(ABOUT) == {*arms.ARMS, *arms.STAGES}
 
 
 def test_the_page_shows_curves_and_verdicts():
