@@ -38,6 +38,7 @@ from jepa_world_model.planning.decompose import TabulatedCost, with_position
 from jepa_world_model.planning.dynamics import Dynamics, WorldModelDynamics
 from jepa_world_model.planning.oracles import make_oracle, true_cost
 from jepa_world_model.planning.reach import GraphDistance, build_reach, latents_of
+from jepa_world_model.planning.roadmap import RoadmapDistance
 from jepa_world_model.planning.rollout import Objective
 from jepa_world_model.planning.scores import data_hash, pairs_hash, summary, weights_hash
 from jepa_world_model.planning.worlds import World, make_world
@@ -91,6 +92,8 @@ class Planning:
             return with_position(dynamics, self.training_data, frames=self.plan.graph_frames), true_cost(
                 self.world
             )
+        if name == "roadmap":
+            return dynamics, RoadmapDistance(cfg=self.plan.roadmap, seed=self.plan.seed)
         if name == "steps":
             return dynamics, LearnedSteps()
         return dynamics, LatentDistance(latent={"latent": "z", "h": "h", "pose": "p"}[name])

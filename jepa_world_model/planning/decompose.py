@@ -14,7 +14,7 @@ from jepa_world_model.core.errors import UserError
 from jepa_world_model.data.episodes import Episodes
 from jepa_world_model.envs.two_rooms import HIGH, LOW
 from jepa_world_model.planning.costs import Measure, goal_latent
-from jepa_world_model.planning.dynamics import Dynamics, State
+from jepa_world_model.planning.dynamics import Dynamics, State, join_rows
 from jepa_world_model.planning.reach import latents_of
 from jepa_world_model.planning.worlds import GridworldWorld, TwoRoomsWorld, World
 
@@ -28,16 +28,7 @@ def places_as_states(model: Dynamics, world: World, places: np.ndarray, rows_at_
         model.encode(torch.from_numpy(world.draw(rows)))
         for rows in np.array_split(places, -(-len(places) // rows_at_once))
     ]
-    return _joined(parts)
-
-
-def _joined(parts: list[State]) -> State:
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return torch.cat(parts)
-    if isinstance(first, dict):
-        return {key: _joined([part[key] for part in parts]) for key in first}
-    return tuple(_joined([part[i] for part in parts]) for i in range(len(first)))
+    return join_rows(parts)
 
 
 @dataclass(frozen=True)

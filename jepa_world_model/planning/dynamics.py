@@ -6,6 +6,7 @@ episodes and candidates out along N, episode by episode, and never look inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -79,6 +80,16 @@ def repeat_rows(state: State, times: int) -> State:
 def pick_rows(state: State, rows: Tensor | slice) -> State:
     """The rows of an index, a mask or a slice."""
     return map_tree(lambda x: x[rows], state)
+
+
+def join_rows(parts: Sequence[State]) -> State:
+    """The rows of several states, one after another."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, dict):
+        return {key: join_rows([part[key] for part in parts]) for key in first}
+    return tuple(join_rows([part[i] for part in parts]) for i in range(len(first)))
 
 
 # Our world model

@@ -33,6 +33,7 @@ class ReachConfig:
     hops: int = 4  # frames this many steps apart are joined too: straighter ways; 1: single steps only
     # nodes nearer than this are joined unseen, for sparse data; may lead through thin walls
     join: float = 0.0
+    both_ways: bool = False  # what led from one node to another is taken to lead back too
     # with more, `merge` is raised until they fit: each look-up costs a product with all
     max_nodes: int = 2500
     kept_variance: float = 0.9995  # of the latent; the rest is dropped, for speed
@@ -145,6 +146,8 @@ def build_reach(latents: np.ndarray, bounds: np.ndarray, cfg: ReachConfig | None
         node_of, first = merge_states(points, radius)
     nodes = points[first]
     edges = _observed(node_of, bounds, cfg.hops)
+    if cfg.both_ways:
+        edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
     if cfg.join:
         edges = np.unique(np.concatenate([edges, _joined(nodes, cfg.join)]), axis=0)
     lengths = np.linalg.norm(nodes[edges[:, 0]] - nodes[edges[:, 1]], axis=1)

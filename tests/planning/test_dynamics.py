@@ -15,6 +15,7 @@ from jepa_world_model.planning.dynamics import (
     Dynamics,
     WorldModelDynamics,
     device_of,
+    join_rows,
     num_rows,
     pick_rows,
     repeat_rows,
@@ -133,6 +134,9 @@ def test_rows_of_nested_states_repeat_episode_by_episode_and_can_be_picked():
     assert many["b"][0].tolist() == [0, 0, 1, 1, 2, 2]
     assert pick_rows(many, torch.tensor([5, 0]))["a"].flatten().tolist() == [2.0, 0.0]
     assert num_rows(many) == 6
+    joined = join_rows([many, state])
+    assert joined["b"][0].tolist() == [0, 0, 1, 1, 2, 2, 0, 1, 2]
+    assert joined["a"].shape == (9, 1)
     assert device_of(many) == torch.device("cpu")
 
 

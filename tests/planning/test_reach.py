@@ -116,6 +116,14 @@ def test_episodes_that_do_not_meet_are_joined_only_if_asked():
     assert graph.to_go(graph.project(far)).max() == pytest.approx(4.9, abs=1e-3)
 
 
+def test_ways_lead_back_too_only_if_asked():
+    points, bounds = line_of([0, 1, 2, 3])
+    for both, expected in ((False, 1.0 / 4), (True, 1.0)):
+        graph = build_reach(points, bounds, ReachConfig(merge=0.1, hops=1, both_ways=both, neighbours=1))
+        assert graph.reachable_share() == expected
+    assert graph.to_go(graph.project(torch.tensor([[0.0, 0.0]]))).max() == pytest.approx(3.0, abs=1e-4)
+
+
 def test_a_shortcut_is_never_invented_across_a_thin_wall():
     """Two corridors a little more than a move apart, joined at one end only."""
     out = [[x, 0.0] for x in range(11)] + [[10, 1.5]] + [[x, 1.5] for x in range(10, -1, -1)]
