@@ -2,6 +2,7 @@
 
 Command: python benchmarks/two_rooms.py [--seeds 0 1 2] [--minutes 5 10 20 30] [--threads 2] [--pairs 100]
          python benchmarks/two_rooms.py --perfect        the rows that need no training, a few minutes
+         python benchmarks/two_rooms.py --config configs/two_rooms_random.toml      B1-random
 
 A budget of m minutes is m * 60 * threads CPU-seconds of one training process, loading included: a short and a longer
 calibration run tell what a step costs, and so how many steps a budget buys.
@@ -9,6 +10,9 @@ A seed is one run below --out, at a constant rate and with averaged weights, tha
 are named from the smallest to the largest. What is there is not done again: finished rows of rows.jsonl are skipped, a
 run that was cut off is resumed. Every budget is planned with --costs, those of --whole with every cost, each under
 --dynamics. The table goes to <out>/table.md.
+
+Walls are those of the configuration's data. Where they differ from episode to episode no graph of data, and no table of
+a model's cost for perfect dynamics, knows the place at hand: the cost is a roadmap instead, and dynamics are the model's.
 
 The planner of every row is the benchmark's: CEM, 100 samples, 6 rounds, 16 elites, horizon 50, replan 10, 200 steps.
 """
@@ -32,6 +36,7 @@ from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.rng import Streams
 from jepa_world_model.envs import generate_two_rooms
 from jepa_world_model.experiment import TrainConfig
+from jepa_world_model.experiment.data import option_value
 from jepa_world_model.experiment.load import load
 from jepa_world_model.experiment.plan import Planning, effort, manifest, open_planning, untrained_model
 from jepa_world_model.experiment.plan_config import PlanConfig
@@ -40,6 +45,7 @@ from jepa_world_model.planning.costs import LatentDistance
 from jepa_world_model.planning.decompose import TabulatedCost
 from jepa_world_model.planning.oracles import DoorDistance, TwoRoomsOracle
 from jepa_world_model.planning.reach import GraphDistance, build_reach
+from jepa_world_model.planning.roadmap import RoadmapDistance
 from jepa_world_model.planning.rollout import Objective
 from jepa_world_model.planning.scores import summary, wilson
 from jepa_world_model.planning.worlds import TwoRoomsWorld
@@ -48,6 +54,10 @@ ROOT = Path(__file__).parents[1]
 CALIBRATION = (20, 60)  # steps of the two runs that tell what a step costs
 MODEL, PERFECT = "learned", "perfect"  # dynamics
 STRAIGHT, TRUE = "straight line in px", "true way"  # costs of perfect dynamics alone
+COSTS = {
+    False: ("graph", "latent", "steps", "true"),
+    True: ("roadmap", "latent", "steps", "true"),
+}  # by random walls
 
 
 class Rows:
@@ -150,7 +160,15 @@ def benchmark_plan(args: argparse.Namespace, cost: str) -> PlanConfig:
 
 def perfect_rows(args: argparse.Namespace, rows: Rows) -> None:
     """What needs no training: chance, and perfect dynamics under the straight line, a graph and the true way."""
-    world, oracle, plan = TwoRoomsWorld(), TwoRoomsOracle(), benchmark_plan(args, "latent")
+    world, oracle, plan = (
+        TwoRoomsWorld(random_wall=args.random_wall),
+        TwoRoomsOracle(),
+        benchmark_plan(args, "latent"),
+    )
+    graphs = {
+        False: ("graph of true positions", lambda: true_graph(args)),
+        True: ("roadmap of true positions", lambda: RoadmapDistance(latent="xy")),
+    }
     shared = Planning(plan, None, world, lambda: None)
     for name, policy in (
         ("random policy", RandomPolicy(world, streams=Streams(0))),
@@ -161,7 +179,7 @@ def perfect_rows(args: argparse.Namespace, rows: Rows) -> None:
     for name, cost in (
         (STRAIGHT, lambda: LatentDistance(latent="xy")),
         (TRUE, DoorDistance),
-        ("graph of true positions", lambda: true_graph(args)),
+        graphs[args.random_wall],
     ):
         if not rows.has(dynamics=PERFECT, cost=name, pairs=args.pairs):
             rows.add(planned(shared, oracle, cost()), dynamics=PERFECT, cost=name, pairs=args.pairs)
@@ -187,18 +205,18 @@ def planned(planning: Planning, dynamics: Any, cost: Any) -> dict[str, Any]:
 def model_rows(args: argparse.Namespace, rows: Rows, seed: int, minutes: float, whole: bool) -> None:
     """The rows of one budget of a run, under the model and under perfect dynamics; `whole`: every cost."""
     folder, took = trained(args, seed, minutes)
-    run, world = load(folder, device="cpu", step=took["steps"]), TwoRoomsWorld()
+    run, world = load(folder, device="cpu", step=took["steps"]), TwoRoomsWorld(random_wall=args.random_wall)
     has_steps = hasattr(run.model, "temporal_distance")
     costs = [
         cost
-        for cost in ("graph", "latent", *(["steps"] if has_steps else []), "true")
-        if whole or cost in args.costs
+        for cost in COSTS[args.random_wall]
+        if (whole or cost in args.costs) and (has_steps or cost != "steps")
     ]
     for cost in costs:
         key = {"seed": seed, "minutes": minutes, "cost": cost, "pairs": args.pairs}
         planning = open_planning(benchmark_plan(args, cost), run.cfg)
         missing = [name for name in args.dynamics if not rows.has(**key, dynamics=name)]
-        missing = [name for name in missing if name == MODEL or cost != "true"]
+        missing = [name for name in missing if name == MODEL or (cost != "true" and not args.random_wall)]
         if not missing:
             continue
         dynamics, made = planning.cost(planning.dynamics(run.model), cost)
@@ -209,13 +227,14 @@ def model_rows(args: argparse.Namespace, rows: Rows, seed: int, minutes: float, 
                 else (TwoRoomsOracle(), TabulatedCost(dynamics, made, world))
             )
             rows.add(planned(planning, *arm) | took, **key, dynamics=name)
+    first = COSTS[args.random_wall][0]
     if whole and not rows.has(seed=seed, dynamics="untrained", pairs=args.pairs):
-        planning = open_planning(benchmark_plan(args, "graph"), run.cfg)
-        dynamics, made = planning.cost(planning.dynamics(untrained_model(run.cfg)), "graph")
+        planning = open_planning(benchmark_plan(args, first), run.cfg)
+        dynamics, made = planning.cost(planning.dynamics(untrained_model(run.cfg)), first)
         rows.add(
-            planned(planning, dynamics, made), seed=seed, dynamics="untrained", cost="graph", pairs=args.pairs
+            planned(planning, dynamics, made), seed=seed, dynamics="untrained", cost=first, pairs=args.pairs
         )
-    about = manifest(open_planning(benchmark_plan(args, "graph"), run.cfg), run.model, run.step)
+    about = manifest(open_planning(benchmark_plan(args, first), run.cfg), run.model, run.step)
     (folder / "planning").mkdir(exist_ok=True)
     (folder / "planning" / "b1.json").write_text(json.dumps(about, indent=1, default=str))
 
@@ -255,7 +274,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20, 30])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument("--costs", nargs="+", default=["graph", "latent"], help="at every budget")
+    parser.add_argument("--costs", nargs="+", default=["graph", "roadmap", "latent"], help="at every budget")
     parser.add_argument(
         "--planner", default="cem", help="other than the benchmark's: name it beside the figure"
     )
@@ -273,6 +292,8 @@ def main() -> None:
     cut = words.index("--") if "--" in words else len(words)
     args = parser.parse_args(words[:cut])
     args.flags, args.schedule = words[cut + 1 :], "constant"
+    data = load_config(TrainConfig, ["--config", args.config, *args.flags], prog="two_rooms.py").data
+    args.random_wall = bool(option_value(data.options.get("random_wall", "false")))
     torch.set_num_threads(args.threads)
     rows = Rows(args.out)
     perfect_rows(args, rows)
