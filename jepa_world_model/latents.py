@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jepa_world_model.core.graph import Edge, Graph, Latent, Scope
 from jepa_world_model.model_config import ModelConfig
+from jepa_world_model.models.repeated import repeated
 
 RENDER_MODES = ("direct", "anchor_delta")
 
@@ -71,8 +72,9 @@ def lift(at: Scope) -> Tensor:
 
 def _over_true_frames(at: Scope, h: Tensor) -> Tensor:
     z, a, states = at.z, at.batch.actions, [h]
-    for t in range(a.shape[1]):
-        states.append(at.model.predictor(z[:, t], states[-1], a[:, t]))
+    with repeated(at.model.predictor):
+        for t in range(a.shape[1]):
+            states.append(at.model.predictor(z[:, t], states[-1], a[:, t]))
     return torch.stack([state.to(h.dtype) for state in states], 1)  # [B,T,Dh]
 
 
@@ -111,10 +113,11 @@ def next_frame(at: Scope) -> Tensor:
 def open_loop(at: Scope) -> Rollout:
     """K self-fed steps from every frame at once: one recurrence over the starts that still have an action."""
     zs, hs, a = [at.z], [at.h], at.batch.actions
-    for k in range(min(at.settings.rollout_horizon, a.shape[1])):
-        starts = a.shape[1] - k
-        hs.append(at.model.predictor(zs[-1][:, :starts], hs[-1][:, :starts], a[:, k:]))
-        zs.append(at.model.h_to_z(hs[-1]))
+    with repeated(at.model.predictor, at.model.h_to_z):
+        for k in range(min(at.settings.rollout_horizon, a.shape[1])):
+            starts = a.shape[1] - k
+            hs.append(at.model.predictor(zs[-1][:, :starts], hs[-1][:, :starts], a[:, k:]))
+            zs.append(at.model.h_to_z(hs[-1]))
     return Rollout(tuple(zs), tuple(hs))
 
 
@@ -122,10 +125,11 @@ def open_loop_without_memory(at: Scope) -> Rollout:
     """The same with zeros for h at every step: only z is fed on."""
     zs, a = [at.z], at.batch.actions
     hs = [no_memory(at, zs[0])]
-    for k in range(min(at.settings.rollout_horizon, a.shape[1])):
-        starts = a.shape[1] - k
-        hs.append(at.model.predictor(zs[-1][:, :starts], hs[0][:, :starts], a[:, k:]))
-        zs.append(at.model.h_to_z(hs[-1]))
+    with repeated(at.model.predictor, at.model.h_to_z):
+        for k in range(min(at.settings.rollout_horizon, a.shape[1])):
+            starts = a.shape[1] - k
+            hs.append(at.model.predictor(zs[-1][:, :starts], hs[0][:, :starts], a[:, k:]))
+            zs.append(at.model.h_to_z(hs[-1]))
     return Rollout(tuple(zs), tuple(hs))
 
 
@@ -156,9 +160,10 @@ def pose_deltas(at: Scope) -> Tensor:
     """Increments of the pose along the window, each seen from the pose integrated so far."""
     h, a = at.h, at.batch.actions
     p, deltas = h.new_zeros(h.shape[0], at.settings.model.pose_dim), []
-    for t in range(a.shape[1]):
-        deltas.append(at.model.p_action_delta_projector(p, h[:, t], a[:, t]).float())
-        p = p + deltas[-1]
+    with repeated(at.model.p_action_delta_projector):
+        for t in range(a.shape[1]):
+            deltas.append(at.model.p_action_delta_projector(p, h[:, t], a[:, t]).float())
+            p = p + deltas[-1]
     return torch.stack(deltas, 1)  # [B,T-1,Dp]
 
 
@@ -178,10 +183,11 @@ def integrate_open_loop(at: Scope) -> tuple[Tensor, ...]:
     """The pose along the imagined h, from every start: entry k [B,T-k,Dp], k = 0..K."""
     ps, a = [at.p], at.batch.actions
     hs = (at.h, *at.rollout.h[1:])
-    for k in range(len(hs) - 1):
-        starts = a.shape[1] - k
-        p = ps[-1][:, :starts]
-        ps.append(p + at.model.p_action_delta_projector(p, hs[k][:, :starts], a[:, k:]))
+    with repeated(at.model.p_action_delta_projector):
+        for k in range(len(hs) - 1):
+            starts = a.shape[1] - k
+            p = ps[-1][:, :starts]
+            ps.append(p + at.model.p_action_delta_projector(p, hs[k][:, :starts], a[:, k:]))
     return tuple(ps)
 
 

@@ -20,13 +20,13 @@ def relu_of(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
     Shapes: those of the convolution. Plain modules wherever no gradient is wanted, so that exported programs stay plain.
     """
-    dtype = _product_dtype(x)
+    dtype = product_dtype(x)
     if not (torch.is_grad_enabled() and x.device.type == "cpu" and dtype in FUSED_TYPES and _is_plain(conv)):
         return torch.relu_(conv(x))
     return _ReluOfConvolution.apply(x.to(dtype), conv.weight, conv.bias, conv.stride, conv.padding)
 
 
-def _product_dtype(x: Tensor) -> torch.dtype:
+def product_dtype(x: Tensor) -> torch.dtype:
     """What a product of x is computed in: autocast's type inside autocast."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

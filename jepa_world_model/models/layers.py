@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from jepa_world_model.models.repeated import Linear
+
 
 class Mlp(nn.Module):
     """One hidden layer over the concatenated inputs: any leading dimensions, [...,sum(in)] -> [...,out]."""
 
     def __init__(self, inputs: int, hidden: int, out: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.inner = nn.Linear(inputs, hidden)
-        self.outer = nn.Linear(hidden, out, bias=bias)
+        self.inner = Linear(inputs, hidden)
+        self.outer = Linear(hidden, out, bias=bias)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
@@ -52,7 +54,7 @@ def recomputed(function: Callable[[Tensor], Any], x: Tensor, *, wanted: bool) ->
 
 def identity_like(inputs: int, out: int) -> nn.Linear:
     """A trainable linear map without bias that starts as the identity, cut or padded with zeros."""
-    layer = nn.Linear(inputs, out, bias=False)
+    layer = Linear(inputs, out, bias=False)
     nn.init.eye_(layer.weight)
     return layer
 

@@ -9,6 +9,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from jepa_world_model.model_config import ModelConfig
 from jepa_world_model.models.layers import SpectralNorm, identity_like
+from jepa_world_model.models.repeated import Linear
 
 
 class Predictor(nn.Module):
@@ -21,9 +22,9 @@ class Predictor(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.inner = nn.Linear(cfg.z_dim + cfg.state_dim + cfg.action_dim, cfg.hidden_dim)
+        self.inner = Linear(cfg.z_dim + cfg.state_dim + cfg.action_dim, cfg.hidden_dim)
         self.norm = nn.LayerNorm(cfg.hidden_dim) if cfg.predictor_layer_norm else nn.Identity()
-        self.outer = nn.Linear(cfg.hidden_dim, 2 * cfg.state_dim)
+        self.outer = Linear(cfg.hidden_dim, 2 * cfg.state_dim)
         self.lift = identity_like(cfg.z_dim, cfg.state_dim)
         if cfg.spectral_norm:
             for layer in (self.inner, self.outer):
