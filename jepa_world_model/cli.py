@@ -43,10 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from jepa_world_model.core.config import cli_main
     from jepa_world_model.core.errors import UserError
-    from jepa_world_model.core.graph import unknown
 
     def run() -> int | None:
         if argv[0] not in COMMANDS:
+            from jepa_world_model.core.graph import unknown
+
             raise UserError(unknown("command", argv[0], COMMANDS))
         module, _, function = COMMANDS[argv[0]][0].partition(":")
         done = getattr(importlib.import_module(module), function or "main")(argv[1:])

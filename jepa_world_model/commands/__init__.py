@@ -1,4 +1,8 @@
-"""Floor 6: the subcommands of `jepa-wm`, one file each with `main(argv) -> None`."""
+"""Floor 6: the subcommands of `jepa-wm`, one file each with `main(argv) -> None`.
+
+Where the flags alone do not need the package's upper floors, these are imported once the flags are read: so `--help` and
+a mistyped flag do not wait two seconds for torch.
+"""
 
 from __future__ import annotations
 

@@ -8,11 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.core.run import atomic_write, writing
-from jepa_world_model.experiment.ablation import check_trials, make_arms, make_trials
-from jepa_world_model.experiment.ablation_page import ablation_page
-from jepa_world_model.experiment.ablation_runs import run_trials
-from jepa_world_model.experiment.ablation_table import results
 
 EPILOG = """What stands after -- goes to the trainer, in every arm.
 A toggle is name=value, several joined by commas; a name is a loss, an edge or a setting of the trainer:
@@ -28,6 +23,12 @@ def main(argv: Sequence[str]) -> int:
     own, flags = _parser().parse_args(words[:cut]), words[cut + 1 :]
     if own.jobs < 1 or min(own.seeds) < 0:
         raise UserError("--jobs must be 1 or above and --seeds 0 or above")
+    from jepa_world_model.core.run import atomic_write, writing
+    from jepa_world_model.experiment.ablation import check_trials, make_arms, make_trials
+    from jepa_world_model.experiment.ablation_page import ablation_page
+    from jepa_world_model.experiment.ablation_runs import run_trials
+    from jepa_world_model.experiment.ablation_table import results
+
     arms = make_arms(flags, toggles=own.toggles, leave_one_out=own.leave_one_out, add=own.add)
     trials = make_trials(arms, own.seeds, own.out)
     print(f"{len(arms)} arms: {', '.join(arm.name for arm in arms)}")

@@ -23,9 +23,8 @@ class CollectCommand:
     # a Gymnasium id such as "ALE/Freeway-v5", or a built-in world: gridworld, two_rooms
     env: str = "gridworld"
     out: str = ""  # folder of the new data set; empty: datasets/<env>
-    env_options: dict[str, str] = field(
-        default_factory=dict
-    )  # passed to the environment or generator; numbers are read as such
+    # passed to the environment or generator as name value pairs; numbers, true and false are read as such
+    env_options: dict[str, str] = field(default_factory=dict)
     collect: CollectConfig = field(default_factory=lambda: CollectConfig(frames=20_000))
 
 

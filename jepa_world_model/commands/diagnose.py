@@ -7,9 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jepa_world_model.diagnostics.dashboard import NUMBERS
-from jepa_world_model.experiment.diagnose import WINDOWS, diagnose_run
-
 
 def main(argv: Sequence[str]) -> None:
     """Write the dashboards, and print what each says. Errors: UserError for what the user can mend."""
@@ -17,12 +14,15 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--windows", type=int, default=WINDOWS, help="held-out windows that are looked at")
+    parser.add_argument("--windows", type=int, help="held-out windows that are looked at (64)")
     parser.add_argument("--seed", type=int, default=0, help="of the windows; the same seed, the same batch")
     given = parser.parse_args(argv)
+    from jepa_world_model.diagnostics.dashboard import NUMBERS
+    from jepa_world_model.experiment.diagnose import WINDOWS, diagnose_run
+
     for folder in given.runs:
         page = diagnose_run(
-            folder, step=given.step, device=given.device, windows=given.windows, seed=given.seed
+            folder, step=given.step, device=given.device, windows=given.windows or WINDOWS, seed=given.seed
         )
         summary = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["summary"]
         print(f"{folder.name}: {summary}\n{page}")

@@ -7,14 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jepa_world_model.core.config import from_toml
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.diagnostics.page import number
-from jepa_world_model.diagnostics.records import read_run
-from jepa_world_model.experiment.compare import routing_sentences, settings_difference
-from jepa_world_model.experiment.config import TrainConfig
+
+if TYPE_CHECKING:
+    from jepa_world_model.experiment.config import TrainConfig
 
 SHOWN = ("eval/", "loss/")  # metrics in the text; JSON has all of them
 
@@ -41,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="jepa-wm diff", description=__doc__)
     parser.add_argument("a", type=Path, help="a run folder or a configuration file (TOML)")
     parser.add_argument("b", type=Path, help="another")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="of what is printed")
     own = parser.parse_args(argv)
     found = difference(own.a, own.b)
     print(json.dumps(found.to_json(), indent=1, default=str) if own.format == "json" else render(found))
@@ -49,6 +48,8 @@ def main(argv: Sequence[str]) -> None:
 
 def difference(a: Path, b: Path) -> Difference:
     """What the two differ in; metrics where both are runs."""
+    from jepa_world_model.experiment.compare import routing_sentences, settings_difference
+
     one, two = read_settings(a), read_settings(b)
     metrics = metric_differences(a, b) if a.is_dir() and b.is_dir() else {}
     return Difference(str(a), str(b), routing_sentences(one, two), settings_difference(one, two), metrics)
@@ -60,11 +61,15 @@ def read_settings(place: Path) -> TrainConfig:
     if not path.is_file():
         what = "a run folder with a config.toml, or a TOML file"
         raise UserError(f"{place} is no configuration: give {what}")
+    from jepa_world_model.experiment.config import TrainConfig
+
     return from_toml(TrainConfig, path)
 
 
 def metric_differences(a: Path, b: Path) -> dict[str, dict[str, float]]:
     """Each metric at the last step at which both runs have it: step, a, b and b - a."""
+    from jepa_world_model.diagnostics.records import read_run
+
     one, two = read_run(a).metrics, read_run(b).metrics
     found = {}
     for name in sorted(set(one) & set(two) - {"time"}):
@@ -93,6 +98,8 @@ def render(found: Difference) -> str:
 def _metric_lines(shown: Mapping[str, Mapping[str, float]]) -> list[str]:
     width = max(map(len, shown))
     head = f"{'At the last common step':<{width + 2}}  {'step':>7}  {'A':>10}  {'B':>10}  {'B - A':>10}"
+    from jepa_world_model.diagnostics.page import number
+
     cells = lambda row: "  ".join(f"{number(row[key]):>10}" for key in ("a", "b", "difference"))
     return [head, *(f"  {name:<{width}}  {row['step']:>7}  {cells(row)}" for name, row in shown.items())]
 

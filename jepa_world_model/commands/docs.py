@@ -23,7 +23,7 @@ BEGIN, END = "<!-- generated: below this line -->", "<!-- generated: above this 
 def main(argv: Sequence[str]) -> None:
     """Write the pages, and print which changed."""
     parser = argparse.ArgumentParser(prog="jepa-wm docs", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("docs"))
+    parser.add_argument("--folder", type=Path, default=Path("docs"), help="where the pages lie (docs)")
     folder = parser.parse_args(argv).folder
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; run it in a checkout, or pass --folder")

@@ -6,10 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from jepa_world_model.experiment.load import load
-from jepa_world_model.experiment.release import release
-from jepa_world_model.models.pretrained import require_login, upload
-
 
 def main(argv: Sequence[str]) -> None:
     """Write the folder, print its files, and upload it where asked. Errors: UserError for what the user can mend."""
@@ -25,6 +21,10 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--private", action="store_true", help="with --push: only you can see it")
     given = parser.parse_args(argv)
+    from jepa_world_model.experiment.load import load
+    from jepa_world_model.experiment.release import release
+    from jepa_world_model.models.pretrained import require_login, upload
+
     if given.push:
         require_login()  # before any work is done
     run = load(given.run, device="cpu", step=given.step)

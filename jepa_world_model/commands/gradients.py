@@ -27,7 +27,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="jepa-wm gradients", description=__doc__, epilog="All other flags are those of `jepa-wm train`."
     )
-    parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    parser.add_argument(
+        "--format", choices=("text", "markdown", "json"), default="text", help="of what is printed"
+    )
     parser.add_argument("--all-gates", action="store_true", help="prove every loss under every gate setting")
     own, rest = parser.parse_known_args(argv)
     cfg = load_config(TrainConfig, rest, prog="jepa-wm gradients")

@@ -7,12 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.diagnostics.plan_page import view_of, write_plan_page
-from jepa_world_model.experiment.data import open_dataset, option_value
-from jepa_world_model.experiment.load import load
-from jepa_world_model.planning.dynamics import WorldModelDynamics
-from jepa_world_model.planning.known import Known
-from jepa_world_model.planning.worlds import make_world
 
 
 def main(argv: Sequence[str]) -> None:
@@ -24,6 +18,13 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("run", type=Path, help="run folder, of a gridworld")
     parser.add_argument("--out", type=Path, help="where to write it; default: RUN/planning/plan.html")
     given = parser.parse_args(argv)
+    from jepa_world_model.diagnostics.plan_page import view_of, write_plan_page
+    from jepa_world_model.experiment.data import open_dataset, option_value
+    from jepa_world_model.experiment.load import load
+    from jepa_world_model.planning.dynamics import WorldModelDynamics
+    from jepa_world_model.planning.known import Known
+    from jepa_world_model.planning.worlds import make_world
+
     run = load(given.run, device="cpu", precision="fp32")
     if run.cfg.data.source != "gridworld":
         raise UserError(

@@ -6,9 +6,10 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jepa_world_model.core.log import NON_FINITE
-from jepa_world_model.experiment.faults import Replay, replay
+if TYPE_CHECKING:
+    from jepa_world_model.experiment.faults import Replay
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,6 +23,9 @@ def main(argv: Sequence[str]) -> int:
         "--weights", type=Path, help="a model.safetensors in place of the weights that were kept"
     )
     own = parser.parse_args(argv)
+    from jepa_world_model.core.log import NON_FINITE
+    from jepa_world_model.experiment.faults import replay
+
     about, found = replay(own.folder, own.weights)
     told = {name: NON_FINITE.get(value, value) for name, value in about["values"].items()}
     print(

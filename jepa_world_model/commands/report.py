@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.diagnostics.report import write_report
 
 
 def main(argv: Sequence[str]) -> None:
@@ -16,6 +15,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--diagnostics", action="store_true", help="question the model again before")
     given = parser.parse_args(argv)
+    from jepa_world_model.diagnostics.report import write_report
+
     for folder in given.runs:
         if not (folder / "config.toml").is_file():
             raise UserError(f"{folder} is no run folder: it holds no config.toml; pass a folder below runs/")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.diagnostics.runs_page import find_runs, write_runs_page
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,9 +24,16 @@ def main(argv: Sequence[str]) -> None:
         serve(own.folder, own.serve)
 
 
+def write(folder: Path, out: Path) -> tuple[Path, dict[str, str]]:
+    """Write the page; its path, and why runs could not be read, by name."""
+    from jepa_world_model.diagnostics.runs_page import find_runs, write_runs_page
+
+    return write_runs_page(find_runs(folder), folder, out)
+
+
 def say(folder: Path, out: Path) -> None:
     """Write the page and tell where it is and what could not be read."""
-    path, unread = write_runs_page(find_runs(folder), folder, out)
+    path, unread = write(folder, out)
     for why in unread.values():
         print(f"not read: {why}")
     print(f"page: {path}")
@@ -40,7 +46,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         """Answer one request."""
         if self.path.split("?")[0] in ("/", "/runs.html"):
             folder = Path(self.directory)
-            write_runs_page(find_runs(folder), folder, folder / "runs.html")
+            write(folder, folder / "runs.html")
             self.path = "/runs.html"
         super().do_GET()
 

@@ -38,9 +38,8 @@ class CollectConfig:
     fit: str = "letterbox"
     # chance that the random policy repeats its last action; near 1 hardly turns
     repeat_action_prob: float = 0.0
-    action_weights: dict[str, float] = field(
-        default_factory=dict
-    )  # discrete only: how much oftener than the others an action is drawn, by name or number; 1 where not given
+    # discrete only: how much oftener than the others an action is drawn, by name or number; 1 where not given
+    action_weights: dict[str, float] = field(default_factory=dict)
     press_prob: float = 0.3  # multi_binary only: chance of each button in a new random action
 
     def __post_init__(self) -> None:

@@ -87,15 +87,13 @@ class TrainConfig:
     diagnostics: bool = True
     detach_z_from_h_and_p: bool = True  # cut every edge from z into h, rollouts and whatever feeds h and p
     detach_decoder: bool = False  # cut z -> x_hat: reconstruction trains the decoder alone
-    gates: dict[str, float] = field(
-        default_factory=dict
-    )  # any edge, "z->h", to the share of gradient that passes
+    # any edge, "z->h", to the share of gradient that passes
+    gates: dict[str, float] = field(default_factory=dict)
     force_h_zero: bool = False  # the predictor gets zeros for h: no memory but the last frame (an ablation)
     # of imagined frames in losses; "anchor_delta": true start frame plus decoded change
     render_mode: str = "direct"
-    loss_schedules: dict[str, str] = field(
-        default_factory=dict
-    )  # loss to "ramp:START:END" or "cosine:START:END"
+    # loss to "ramp:START:END" or "cosine:START:END"
+    loss_schedules: dict[str, str] = field(default_factory=dict)
     loss_normalization: bool = False  # divide each loss by a running mean of its own size
     loss_weights: LossWeights = field(default_factory=LossWeights)
     loss_options: LossOptions = field(default_factory=LossOptions)  # type: ignore[valid-type]

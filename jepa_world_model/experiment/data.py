@@ -30,9 +30,8 @@ class DataConfig:
     fit: str = "letterbox"
     episodes: int = 400  # of a built-in world
     length: int = 60  # frames an episode of a built-in world
-    options: dict[str, str] = field(
-        default_factory=dict
-    )  # of a built-in world: pattern, layout, cells, random_wall, ...
+    # of a built-in world: pattern, layout, cells, random_wall, ...
+    options: dict[str, str] = field(default_factory=dict)
     seed: int = 0  # of the built-in world and of the split; the same data whatever the training seed
     val_fraction: float = 0.1  # share of episodes held out
     cache_dir: str = "datasets"  # where built-in worlds and decoded data sets are kept

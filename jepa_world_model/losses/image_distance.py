@@ -27,11 +27,8 @@ class MultiBoxConfig:
 
     kernels: tuple[int, ...] = (8, 16, 16)  # px of the scale's map: side of the box an error is held against
     strides: tuple[int, ...] = (4, 8, 8)  # px between boxes; equal to the kernel: boxes side by side
-    betas: tuple[float, ...] = (
-        2.0,
-        2.0,
-        2.0,
-    )  # power of the hardness; 0: plain L1, above 4: the worst pixels alone
+    # power of the hardness; 0: plain L1, above 4: the worst pixels alone
+    betas: tuple[float, ...] = (2.0, 2.0, 2.0)
     lambdas: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)  # weight of the scale
     max_hardness: float = 100.0  # clamp; 1: nothing counts more than average
 
