@@ -156,13 +156,18 @@ def step_back_without_memory(at: Scope) -> Tensor:
 # Pose
 
 
+def _in_fp32(h: Tensor) -> torch.autocast:
+    """Increments are summed, so they are computed as exactly as the sum; a bf16 product this small only costs more."""
+    return torch.autocast(h.device.type, enabled=False)
+
+
 def pose_deltas(at: Scope) -> Tensor:
     """Increments of the pose along the window, each seen from the pose integrated so far."""
     h, a = at.h, at.batch.actions
     p, deltas = h.new_zeros(h.shape[0], at.settings.model.pose_dim), []
-    with repeated(at.model.p_action_delta_projector):
+    with _in_fp32(h), repeated(at.model.p_action_delta_projector):
         for t in range(a.shape[1]):
-            deltas.append(at.model.p_action_delta_projector(p, h[:, t], a[:, t]).float())
+            deltas.append(at.model.p_action_delta_projector(p, h[:, t], a[:, t]))
             p = p + deltas[-1]
     return torch.stack(deltas, 1)  # [B,T-1,Dp]
 
@@ -175,15 +180,16 @@ def integrate(at: Scope) -> Tensor:
 def two_step_increment(at: Scope) -> Tensor:
     """Two increments from the origin and one base state: d0 = g(0, h[t], a[t]), d1 = g(d0, h[t], a[t+1])."""
     h, a, g = at.h[:, :-2], at.batch.actions, at.model.p_action_delta_projector
-    first = g(h.new_zeros(*h.shape[:2], at.settings.model.pose_dim), h, a[:, :-1])
-    return first + g(first, h, a[:, 1:])
+    with _in_fp32(h), repeated(g):
+        first = g(h.new_zeros(*h.shape[:2], at.settings.model.pose_dim), h, a[:, :-1])
+        return first + g(first, h, a[:, 1:])
 
 
 def integrate_open_loop(at: Scope) -> tuple[Tensor, ...]:
     """The pose along the imagined h, from every start: entry k [B,T-k,Dp], k = 0..K."""
     ps, a = [at.p], at.batch.actions
     hs = (at.h, *at.rollout.h[1:])
-    with repeated(at.model.p_action_delta_projector):
+    with _in_fp32(at.p), repeated(at.model.p_action_delta_projector):
         for k in range(len(hs) - 1):
             starts = a.shape[1] - k
             p = ps[-1][:, :starts]
@@ -193,7 +199,9 @@ def integrate_open_loop(at: Scope) -> tuple[Tensor, ...]:
 
 def increment_back(at: Scope) -> Tensor:
     """The increment of the action that undoes a[t], taken where a[t] led."""
-    return at.model.p_action_delta_projector(at.p[:, 1:], at.h[:, 1:], at.undoing_action)  # [B,T-1,Dp]
+    p, h, a = at.p[:, 1:], at.h[:, 1:], at.undoing_action
+    with _in_fp32(p):
+        return at.model.p_action_delta_projector(p, h, a)  # [B,T-1,Dp]
 
 
 def action_prototypes(at: Scope) -> Tensor:

@@ -183,3 +183,19 @@ def test_impossible_settings_are_refused():
         Settings(model=tiny(), rollout_horizon=0)
     with pytest.raises(ValueError, match="render_mode"):
         Settings(model=tiny(), render_mode="sideways")
+
+
+def test_pose_increments_are_as_exact_under_autocast_as_without():
+    names = ("h", "delta_p", "p", "delta_p_pair", "rollout_p", "delta_p_back")
+    task, batch = make_task(), make_batch()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        s = task.states(batch, names)
+    h, a, p = s["h"], batch.actions, s["p"]
+    with torch.no_grad():
+        increments = task.model.p_action_delta_projector(p[:, :-1], h[:, :-1], a)
+        coarse = task.model.p_action_delta_projector.to(torch.bfloat16)(
+            *(x.bfloat16() for x in (p[:, :-1], h[:, :-1], a))
+        )
+    torch.testing.assert_close(s["delta_p"], increments)
+    torch.testing.assert_close(s["rollout_p"][1], p[:, 1:])
+    assert (coarse - increments).abs().max() > 1e-3  # bf16 would be seen

@@ -136,6 +136,16 @@ def test_the_gradient_found_on_the_way_is_the_one_autograd_finds(monkeypatch, na
     torch.testing.assert_close(gradient, slow_gradient, rtol=1e-5, atol=1e-9)  # sums in another order
 
 
+def test_the_gradient_scales_with_the_weight_and_can_be_asked_for_again():
+    x_hat, x = pictures(2, 3, 16, 16).requires_grad_(), pictures(2, 3, 16, 16, seed=1)
+    value = fast.multi_box(x_hat, x)
+    slopes = [torch.autograd.grad(w * value, x_hat, retain_graph=True)[0] for w in (1.0, 3.0, 1.0)]
+    both = torch.autograd.grad(value + 1.0 * value, x_hat, retain_graph=True)[0]
+    torch.testing.assert_close(slopes[1], 3 * slopes[0])
+    torch.testing.assert_close(both, 2 * slopes[0])
+    assert torch.equal(slopes[2], slopes[0])
+
+
 def test_memory_layout_does_not_matter():
     x_hat, x = pictures(2, 3, 32, 32), pictures(2, 3, 32, 32, seed=1)
     laid = [t.contiguous(memory_format=torch.channels_last) for t in (x_hat, x)]
