@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.vla_ki.attention import attend, attention_bias
+from jepa_world_model.vla_ki.attention import attend, attention_bias, projections
 
 KV = tuple[tuple[Tensor, Tensor], ...]  # one (keys, values) a layer, each [B,kv_heads,S,head_dim]
 
@@ -136,8 +136,8 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The attended x and its own keys and values. Shapes: x [B,S,W], allowed as `attend` wants it."""
         q, k, v = (
-            project(x).unflatten(-1, (-1, self.cfg.head_dim)).transpose(1, 2)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
+            made.unflatten(-1, (-1, self.cfg.head_dim)).transpose(1, 2)
+            for made in (self.q_proj(x), *projections(x, (self.k_proj, self.v_proj)))
         )  # [B,H,S,Dh], [B,KV,S,Dh] twice
         q, k = rotate(q, cos_sin), rotate(k, cos_sin)
         own = (k, v)
@@ -158,7 +158,8 @@ class GatedMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: [..., W] -> [..., W]."""
-        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+        gate, up = projections(x, (self.gate_proj, self.up_proj))
+        return self.down_proj(F.gelu(gate, approximate="tanh") * up)
 
 
 class Block(nn.Module):

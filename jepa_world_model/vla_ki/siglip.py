@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.vla_ki.attention import attend
+from jepa_world_model.vla_ki.attention import attend, projections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ class VisionBlock(nn.Module):
         """Shapes: [N,S,W] -> [N,S,W]."""
         y = self.layer_norm1(x)
         q, k, v = (
-            self.self_attn[name](y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for name in ("q_proj", "k_proj", "v_proj")
+            made.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for made in projections(y, [self.self_attn[name] for name in ("q_proj", "k_proj", "v_proj")])
         )
         y = attend(q, k, v).transpose(1, 2).flatten(2)
         x = x + self.self_attn["out_proj"](y)
