@@ -112,6 +112,7 @@ def table(rows: Rows) -> Iterator[str]:
     heads = [
         "recipe",
         "steps",
+        "CPU-s",
         *EVALUATED.values(),
         "probe of z, px",
         "graph: ever, final < 4.5 px",
@@ -121,7 +122,11 @@ def table(rows: Rows) -> Iterator[str]:
     yield "|---" * len(heads) + "|"
     for name in dict.fromkeys(row["recipe"] for row in rows.rows):
         mine = [row for row in rows.rows if row["recipe"] == name]
-        cells = [_mean(mine, "steps", ".0f"), *(_mean(mine, key, ".3g") for key in EVALUATED)]
+        cells = [
+            _mean(mine, "steps", ".0f"),
+            _mean(mine, "cpu_s", ".0f"),
+            *(_mean(mine, key, ".3g") for key in EVALUATED),
+        ]
         cells += [_mean(mine, "probe_px", ".2f")]
         cells += [_success([row for row in mine if row["cost"] in (cost, "")]) for cost in COSTS]
         yield (

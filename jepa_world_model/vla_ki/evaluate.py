@@ -234,7 +234,7 @@ def load_judge(folder: str | Path, **changes: object) -> tuple[Judge, int]:
 class EvalConfig:
     """`jepa-wm ki-eval`: the newest checkpoint of a run, on more rows and episodes."""
 
-    run: str = ""  # the run's folder
+    run: str = ""  # the run's folder; needed
     eval_rows: int = 256  # held-out robot rows and questions
     eval_episodes: int = 100  # closed-loop episodes for seen and for held-out colours
 

@@ -36,12 +36,13 @@ OWN_KEYS = (  # of a manifest: about the store itself, not about where its data 
 class ReadOptions:
     """How a data set that is not a store yet is read."""
 
-    format: str = "auto"  # by what the folder holds, or a name of FORMATS
+    format: str = "auto"  # a format; auto: the one whose files are there
     camera: str = ""  # which images, where there are several
     # discrete, multi_binary or continuous; auto: as the format tells, else inferred
     action_kind: str = "auto"
     size: int = 0  # px, square that frames are resized to; 0 keeps their size
-    fit: str = "letterbox"  # how a frame that is not square becomes one
+    # how a frame that is not square becomes one: "letterbox" (bars), "crop" or "squeeze"
+    fit: str = "letterbox"
 
     def __post_init__(self) -> None:
         check_fit(self.fit)
