@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-PRODUCTS = ("convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm")
+FUSED = "mkldnn::_convolution_pointwise"  # a convolution that its activation rides on
+PRODUCTS = ("convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm", FUSED)
 
 
 class _Calls(TorchDispatchMode):
@@ -55,9 +56,14 @@ def products_of(function: Callable[[], object]) -> Callable[[], None]:
 
 def flops_of(function: Callable[[], object]) -> int:
     """Floating-point operations of its convolutions and matrix products (a multiply-add is two)."""
-    with FlopCounterMode(display=False) as counter:
+    fused = {torch.ops.mkldnn._convolution_pointwise: _fused_flops}
+    with FlopCounterMode(display=False, custom_mapping=fused) as counter:
         function()
     return counter.get_total_flops()
+
+
+def _fused_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return conv_flop_count(list(x), list(weight), list(out_shape))
 
 
 def _best(function: Callable[[], object], clock: Callable[[], float], tries: int = 8) -> float:

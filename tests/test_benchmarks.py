@@ -11,6 +11,7 @@ import torch
 from jepa_world_model.commands.gradients import synthetic_batch, with_actions
 from jepa_world_model.experiment import TrainConfig, build_task
 from jepa_world_model.model_config import ModelConfig
+from jepa_world_model.models.fused import relu_of
 
 SMALL = with_actions(
     TrainConfig(
@@ -54,6 +55,9 @@ def test_products_are_run_again_as_often_and_with_the_same_work():
     first = 2 * 2 * 4 * 4 * 27  # whose inputs ask for no gradient
     assert products.flops_of(step) == work - first
     assert products.flops_of(products.products_of(step)) == work - first
+    ridden = lambda: relu_of(layer[0], torch.ones(2, 3, 4, 4)).sum().backward()  # fused on a CPU
+    convolution = 2 * first  # forward, and back to the weights
+    assert products.flops_of(ridden) == products.flops_of(products.products_of(ridden)) == convolution
 
 
 def test_a_ratio_that_is_out_of_bounds_is_told(monkeypatch, capsys):

@@ -21,7 +21,7 @@ def relu_of(conv: nn.Conv2d, x: Tensor) -> Tensor:
     Shapes: those of the convolution. Plain modules wherever no gradient is wanted, so that exported programs stay plain.
     """
     dtype = product_dtype(x)
-    if not (torch.is_grad_enabled() and x.device.type == "cpu" and dtype in FUSED_TYPES and _is_plain(conv)):
+    if not (torch.is_grad_enabled() and x.device.type == "cpu" and _is_fused(dtype) and _is_plain(conv)):
         return torch.relu_(conv(x))
     return _ReluOfConvolution.apply(x.to(dtype), conv.weight, conv.bias, conv.stride, conv.padding)
 
@@ -32,10 +32,19 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
+def _is_fused(dtype: torch.dtype) -> bool:
+    """Whether this processor and this torch have the fused kernel for a type; it is not part of torch's public interface."""
+    if dtype not in FUSED_TYPES or not torch.backends.mkldnn.is_available():
+        return False
+    here = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    return here and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _is_plain(conv: nn.Conv2d) -> bool:
-    """Whether the convolution is one that the fused kernel is called for."""
+    """Whether the convolution is one that the fused kernel can stand for, and nobody listens to it with a hook."""
     plain = conv.padding_mode == "zeros" and conv.dilation == (1, 1) and conv.groups == 1
-    return plain and not isinstance(conv.padding, str) and torch.backends.mkldnn.is_available()
+    heard = conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks
+    return plain and not heard and not isinstance(conv.padding, str)
 
 
 class _ReluOfConvolution(torch.autograd.Function):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from jepa_world_model.core.barrier import frozen
+from jepa_world_model.models import fused
 from jepa_world_model.models.fused import relu_of
 
 
@@ -74,3 +75,18 @@ def test_frames_that_need_no_gradient_get_none():
     relu_of(conv, torch.randn(2, 4, 6, 6)).sum().backward()
     assert conv.weight.grad.shape == conv.weight.shape
     assert conv.weight.grad.is_contiguous()
+
+
+def test_a_hook_on_the_convolution_is_called():
+    conv, heard = nn.Conv2d(4, 8, 3), []
+    conv.register_forward_hook(lambda module, inputs, output: heard.append(output.shape))
+    relu_of(conv, torch.randn(2, 4, 6, 6)).sum().backward()
+    assert heard == [(2, 8, 4, 4)]
+
+
+def test_a_processor_without_bf16_gets_the_plain_module(monkeypatch):
+    monkeypatch.setattr(fused, "_is_fused", lambda dtype: False)
+    conv, x = nn.Conv2d(4, 8, 3), torch.randn(2, 4, 6, 6)
+    y = relu_of(conv, x)
+    assert type(y.grad_fn).__name__ == "ReluBackward0"
+    assert torch.equal(y, torch.relu(conv(x)))
