@@ -40,6 +40,7 @@ from jepa_world_model.planning.oracles import make_oracle, true_cost
 from jepa_world_model.planning.reach import GraphDistance, build_reach, latents_of
 from jepa_world_model.planning.roadmap import RoadmapDistance
 from jepa_world_model.planning.rollout import Objective
+from jepa_world_model.planning.scenes import Scenes, ScenesDistance
 from jepa_world_model.planning.scores import data_hash, pairs_hash, summary, weights_hash
 from jepa_world_model.planning.worlds import World, make_world
 
@@ -94,6 +95,8 @@ class Planning:
             )
         if name == "roadmap":
             return dynamics, RoadmapDistance(cfg=self.plan.roadmap, seed=self.plan.seed)
+        if name == "scenes":
+            return dynamics, ScenesDistance(scenes=Scenes(dynamics, self.training_data, cfg=self.plan.scenes))
         if name == "steps":
             return dynamics, LearnedSteps()
         return dynamics, LatentDistance(latent={"latent": "z", "h": "h", "pose": "p"}[name])

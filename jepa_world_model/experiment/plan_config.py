@@ -21,6 +21,7 @@ from jepa_world_model.planning.planners import (
 from jepa_world_model.planning.problem import Budget
 from jepa_world_model.planning.reach import ReachConfig
 from jepa_world_model.planning.roadmap import RoadmapConfig
+from jepa_world_model.planning.scenes import ScenesConfig
 
 COSTS = {  # name -> what it is
     "latent": "the straight line in z",
@@ -28,6 +29,7 @@ COSTS = {  # name -> what it is
     "pose": "the straight line in p; needs pose_measure_p",
     "graph": "shortest paths over a graph of the data's z",
     "roadmap": "shortest paths over a graph of what the model imagines around each goal",
+    "scenes": "shortest paths over a graph of the data whose surroundings look like each goal's",
     "steps": "the learned steps to go; needs temporal_distance",
     "true": "the true way, of a position that a linear probe reads off z",
 }
@@ -44,12 +46,12 @@ class PlanConfig:
     seed: int = 0  # of the pairs and of every draw; the same seed gives every run the same pairs
     # cem, icem, mppi, gradient, shooting, categorical_cem; auto: cem, or categorical_cem
     planner: str = "auto"
-    # graph, roadmap, latent, h, pose, steps, true; a straight line knows nothing of walls
+    # graph, scenes, roadmap, latent, h, pose, steps, true; a straight line knows nothing of walls
     cost: str = "graph"
     over: str = "sum"  # "sum" of every step's cost: arrive early; "last": only where the plan ends
     every: int = 1  # steps between two looks at the cost inside a plan; more is faster
     action_penalty: float = 0.0  # times the squared length of every action, in units of the cost
-    # times what a plan gains by leaps that no step makes (costs graph and roadmap); 0: leaps are free
+    # times what a plan gains by leaps that no step makes (costs graph, scenes, roadmap); 0: leaps are free
     leap_charge: float = 2.0
     steps: int = 0  # of an episode; 0: the world's own, 200 in two_rooms, 60 in gridworld
     horizon: int = 0  # steps that a plan looks ahead; 0: the world's own, 50 and 16
@@ -69,6 +71,7 @@ class PlanConfig:
     categorical_cem: CategoricalCemConfig = field(default_factory=CategoricalCemConfig)
     graph: ReachConfig = field(default_factory=ReachConfig)
     roadmap: RoadmapConfig = field(default_factory=RoadmapConfig)
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("seed", 0), ("every", 1), ("steps", 0), ("horizon", 0), ("replan", 0),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jepa_world_model.models.repeated import Joint, Linear
+from jepa_world_model.models.repeated import Linear
 
 
 class Mlp(nn.Module):
@@ -27,7 +27,7 @@ class Mlp(nn.Module):
         return self.outer(F.silu(self.inner(x)))
 
 
-class SkipMlp(Mlp, Joint):
+class SkipMlp(Mlp):
     """The same beside a linear path that starts as the identity on the features both sides have.
 
     What is linear in the input is there from the first step, and the hidden layer learns the rest.
@@ -39,14 +39,7 @@ class SkipMlp(Mlp, Joint):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
-        if self.joint is None:
-            return self.skip(x) + super().forward(x)
-        hidden, straight = self.joint.parts(x)
-        return straight + self.outer(F.silu(hidden))
-
-    def first_layers(self) -> tuple[Linear, ...]:
-        """Both paths begin at the input."""
-        return self.inner, self.skip
+        return self.skip(x) + super().forward(x)
 
 
 def recomputed(function: Callable[[Tensor], Any], x: Tensor, *, wanted: bool) -> Any:

@@ -9,10 +9,10 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from jepa_world_model.model_config import ModelConfig
 from jepa_world_model.models.layers import SpectralNorm, identity_like
-from jepa_world_model.models.repeated import Joint, Linear
+from jepa_world_model.models.repeated import Linear
 
 
-class Predictor(Joint):
+class Predictor(nn.Module):
     """A gated cell: h_next = h + sigmoid(gate) * (lift(z) + change - h), gate and change from one hidden layer of (z, h, a).
 
     Shapes: z [...,Dz], h [...,Dh], a [...,A] -> [...,Dh]. The frame's own state enters by a linear path that starts as
@@ -31,11 +31,6 @@ class Predictor(Joint):
                 register_parametrization(layer, "weight", SpectralNorm(layer.weight))
 
     def forward(self, z: Tensor, h: Tensor, a: Tensor) -> Tensor:
-        x = torch.cat([z, h, a], -1)
-        inner, lifted = (self.inner(x), self.lift(z)) if self.joint is None else self.joint.parts(x)
-        gate, change = self.outer(F.silu(self.norm(inner))).chunk(2, -1)
-        return h + torch.sigmoid(gate) * (lifted + change - h)
-
-    def first_layers(self) -> tuple[Linear, ...]:
-        """The lift reads the first features of the cell's input."""
-        return self.inner, self.lift
+        hidden = F.silu(self.norm(self.inner(torch.cat([z, h, a], -1))))
+        gate, change = self.outer(hidden).chunk(2, -1)
+        return h + torch.sigmoid(gate) * (self.lift(z) + change - h)

@@ -7,7 +7,7 @@ backward pass reaches the weights. The same sum, rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,70 +33,36 @@ class Linear(nn.Linear):
         return super().forward(x) if self.shared is None else self.shared(x)
 
 
-class Joint(nn.Module):
-    """A module whose first layers read the same input, or its leading features; inside `repeated` they are one product."""
-
-    joint: _Shared | None = None
-
-    def first_layers(self) -> Sequence[Linear]:
-        """The layers, in the order of `_Shared.parts`."""
-        raise NotImplementedError
-
-
 @contextmanager
 def repeated(*modules: nn.Module) -> Iterator[None]:
     """Every `Linear` in these modules finds the gradient of its weights once for all calls in here.
 
     Where no gradient is wanted, and in compiled code, calls stay as they are.
     """
-    inside = [part for module in modules for part in module.modules()]
+    layers = [layer for module in modules for layer in module.modules() if isinstance(layer, Linear)]
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        inside = []
-    joints = [part for part in inside if isinstance(part, Joint)]
-    layers = [part for part in inside if isinstance(part, Linear)]
-    for joint in joints:
-        joint.joint = _Shared.of(joint.first_layers())
-    taken = {id(layer) for joint in joints if joint.joint for layer in joint.first_layers()}
+        layers = []
     for layer in layers:
-        if id(layer) not in taken:
-            layer.shared = _Shared.of([layer])
+        weight = layer.weight  # once: behind a parametrization every look computes it
+        if weight.requires_grad:
+            layer.shared = _Shared(weight, layer.bias)
     try:
         yield
     finally:
-        for joint in joints:
-            joint.joint = None
         for layer in layers:
             layer.shared = None
 
 
 class _Shared:
-    """The weights of one layer, or of several on one input, converted once, and the record of the calls."""
+    """The weights of one layer, converted once, and the record of its calls."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, widths: list[int]) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.pairs: Pairs = {}
-        self.widths = widths
-        self.weight, self.bias = _Weights.apply(self.pairs, product_dtype(weight), weight, bias)
-
-    @classmethod
-    def of(cls, layers: Sequence[Linear]) -> _Shared | None:
-        """That of these layers; None where one of them learns nothing."""
-        weights = [layer.weight for layer in layers]  # once: behind a parametrization every look computes it
-        if not all(weight.requires_grad for weight in weights):
-            return None
-        if len(layers) == 1:
-            return cls(weights[0], layers[0].bias, [len(weights[0])])
-        widest = max(weight.shape[1] for weight in weights)
-        stacked = torch.cat([F.pad(weight, (0, widest - weight.shape[1])) for weight in weights])
-        biases = [weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
-                  for weight, layer in zip(weights, layers, strict=True)]  # fmt: skip
-        return cls(stacked, torch.cat(biases), [len(weight) for weight in weights])
+        self.dtype = product_dtype(weight)
+        self.weight, self.bias = _Weights.apply(self.pairs, self.dtype, weight, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         return _Call.apply(self.pairs, x, self.weight, self.bias)
-
-    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What each of the layers makes of x."""
-        return self(x).split(self.widths, -1)
 
 
 class _Weights(torch.autograd.Function):

@@ -45,7 +45,7 @@ def planning(trained, **changes) -> Planning:
     return open_planning(PlanConfig(**(FAST | changes)), trained.cfg)
 
 
-@pytest.mark.parametrize("cost", ["graph", "roadmap", "latent", "h", "pose", "steps", "true"])
+@pytest.mark.parametrize("cost", ["graph", "roadmap", "scenes", "latent", "h", "pose", "steps", "true"])
 def test_every_cost_can_be_planned_with(trained, cost):
     episodes, found, _ = planning(trained, cost=cost).model_arm(trained.model, cost)
     assert len(episodes) == 3

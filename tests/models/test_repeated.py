@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,10 +9,7 @@ from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from jepa_world_model.core.barrier import frozen
-from jepa_world_model.model_config import ModelConfig
-from jepa_world_model.models.bridges import HToZ
 from jepa_world_model.models.layers import Mlp, SpectralNorm
-from jepa_world_model.models.predictor import Predictor
 from jepa_world_model.models.repeated import Linear, repeated
 
 
@@ -126,45 +122,3 @@ def test_a_step_leaves_no_memory_behind():
         assert kept() is None
     finally:
         gc.enable()
-
-
-@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("spectral", [False, True])
-def test_layers_on_one_input_are_one_product_with_the_same_values(spectral, bf16):
-    torch.manual_seed(0)
-    cfg = ModelConfig(z_dim=6, state_dim=8, hidden_dim=16, action_dim=3, spectral_norm=spectral)
-    parts = nn.ModuleList([Predictor(cfg), HToZ(cfg)]).eval()  # no power iteration between the two
-    a = torch.randn(5, 4, 3)
-
-    def rollout(z: torch.Tensor) -> torch.Tensor:
-        h, total = z.new_zeros(5, 8), 0.0
-        for t in range(4):
-            h = parts[0](z, h, a[:, t])
-            z = parts[1](h)
-            total = total + z.square().mean()
-        return total
-
-    def found(shared: bool) -> list[torch.Tensor]:
-        z = torch.randn(5, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        with (
-            torch.autocast("cpu", torch.bfloat16, enabled=bf16),
-            repeated(*parts) if shared else nullcontext(),
-        ):
-            assert (parts[0].joint is not None) == (parts[1].joint is not None) == shared
-            total = rollout(z)
-        return [total, *torch.autograd.grad(total, [z, *parts.parameters()])]
-
-    for one, apart in zip(found(True), found(False), strict=True):
-        if bf16:
-            assert (one - apart).norm() <= 0.03 * apart.norm() + 1e-3
-        else:
-            torch.testing.assert_close(one, apart, rtol=1e-4, atol=1e-6)  # sums in another order
-
-
-def test_layers_of_which_one_is_frozen_are_called_one_by_one():
-    layer, x = HToZ(ModelConfig(z_dim=6, state_dim=8, hidden_dim=16)), torch.randn(5, 8)
-    layer.skip.weight.requires_grad_(False)
-    with repeated(layer):
-        assert layer.joint is None
-        assert layer.inner.shared is not None
-        torch.testing.assert_close(layer(x), layer.skip(x) + layer.outer(nn.functional.silu(layer.inner(x))))
