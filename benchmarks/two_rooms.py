@@ -11,8 +11,9 @@ are named from the smallest to the largest. What is there is not done again: fin
 run that was cut off is resumed. Every budget is planned with --costs, those of --whole with every cost, each under
 --dynamics. The table goes to <out>/table.md.
 
-Walls are those of the configuration's data. Where they differ from episode to episode no graph of data, and no table of
-a model's cost for perfect dynamics, knows the place at hand: the cost is a roadmap instead, and dynamics are the model's.
+Walls are those of the configuration's data. Where they differ from episode to episode no graph of all data, and no table
+of a model's cost for perfect dynamics, knows the place at hand: the cost is a graph of similar scenes instead, under the
+model's dynamics.
 
 The planner of every row is the benchmark's: CEM, 100 samples, 6 rounds, 16 elites, horizon 50, replan 10, 200 steps.
 """
@@ -56,7 +57,7 @@ MODEL, PERFECT = "learned", "perfect"  # dynamics
 STRAIGHT, TRUE = "straight line in px", "true way"  # costs of perfect dynamics alone
 COSTS = {
     False: ("graph", "latent", "steps", "true"),
-    True: ("roadmap", "latent", "steps", "true"),
+    True: ("scenes", "roadmap", "latent", "steps", "true"),
 }  # by random walls
 
 
@@ -274,7 +275,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20, 30])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument("--costs", nargs="+", default=["graph", "roadmap", "latent"], help="at every budget")
+    parser.add_argument("--costs", nargs="+", default=["graph", "scenes", "latent"], help="at every budget")
     parser.add_argument(
         "--planner", default="cem", help="other than the benchmark's: name it beside the figure"
     )
