@@ -37,20 +37,26 @@ class Linear(nn.Linear):
 def repeated(*modules: nn.Module) -> Iterator[None]:
     """Every `Linear` in these modules finds the gradient of its weights once for all calls in here.
 
-    Where no gradient is wanted, and in compiled code, calls stay as they are.
+    Where no gradient is wanted, in compiled code, and where autocast converts no weights (in fp32 it gains nothing,
+    measured), calls stay as they are.
     """
     layers = [layer for module in modules for layer in module.modules() if isinstance(layer, Linear)]
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         layers = []
     for layer in layers:
         weight = layer.weight  # once: behind a parametrization every look computes it
-        if weight.requires_grad:
+        if weight.requires_grad and _pays(weight):
             layer.shared = _Shared(weight, layer.bias)
     try:
         yield
     finally:
         for layer in layers:
             layer.shared = None
+
+
+def _pays(weight: Tensor) -> bool:
+    """Whether one product is cheaper than one a call: where autocast converts weights."""
+    return product_dtype(weight) != weight.dtype
 
 
 class _Shared:

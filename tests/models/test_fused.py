@@ -28,7 +28,19 @@ def values_and_gradients(function, x, conv, bf16):
     return y, *torch.autograd.grad((y.float() * weights).sum(), [x, conv.weight, conv.bias])
 
 
-@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.fixture
+def in_fp32_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp32 shows to the last digits that values are equal; trainings in fp32 keep the plain modules."""
+    monkeypatch.setattr(fused, "_is_fused", lambda dtype: dtype != torch.float64)
+
+
+BF16 = pytest.mark.skipif(
+    not fused._is_fused(torch.bfloat16), reason="this processor has no bf16 convolution"
+)
+
+
+@pytest.mark.usefixtures("in_fp32_too")
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=BF16)], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1)])
 def test_equals_the_convolution_and_the_relu_after_it(kernel, stride, bf16):
     torch.manual_seed(0)
@@ -49,6 +61,7 @@ def test_without_a_gradient_it_is_the_plain_module():
         assert torch.equal(relu_of(conv, x), torch.relu(conv(x)))
 
 
+@pytest.mark.usefixtures("in_fp32_too")
 def test_what_the_kernel_is_not_made_for_stays_plain():
     x = torch.randn(2, 4, 6, 6)
     others = (
@@ -62,6 +75,7 @@ def test_what_the_kernel_is_not_made_for_stays_plain():
     assert torch.equal(relu_of(double, x.double()), torch.relu(double(x.double())))
 
 
+@pytest.mark.usefixtures("in_fp32_too")
 def test_a_frozen_call_moves_the_input_alone():
     layer, x = Relu(nn.Conv2d(4, 8, 3)), torch.randn(2, 4, 6, 6, requires_grad=True)
     frozen(layer)(x).sum().backward()
@@ -70,6 +84,7 @@ def test_a_frozen_call_moves_the_input_alone():
     assert layer.conv.bias.grad is None
 
 
+@pytest.mark.usefixtures("in_fp32_too")
 def test_frames_that_need_no_gradient_get_none():
     conv = nn.Conv2d(4, 8, 3)
     relu_of(conv, torch.randn(2, 4, 6, 6)).sum().backward()
@@ -77,6 +92,7 @@ def test_frames_that_need_no_gradient_get_none():
     assert conv.weight.grad.is_contiguous()
 
 
+@pytest.mark.usefixtures("in_fp32_too")
 def test_a_hook_on_the_convolution_is_called():
     conv, heard = nn.Conv2d(4, 8, 3), []
     conv.register_forward_hook(lambda module, inputs, output: heard.append(output.shape))
@@ -84,8 +100,7 @@ def test_a_hook_on_the_convolution_is_called():
     assert heard == [(2, 8, 4, 4)]
 
 
-def test_a_processor_without_bf16_gets_the_plain_module(monkeypatch):
-    monkeypatch.setattr(fused, "_is_fused", lambda dtype: False)
+def test_in_fp32_it_is_the_plain_module():
     conv, x = nn.Conv2d(4, 8, 3), torch.randn(2, 4, 6, 6)
     y = relu_of(conv, x)
     assert type(y.grad_fn).__name__ == "ReluBackward0"

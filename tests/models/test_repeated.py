@@ -1,6 +1,7 @@
 """Layers that are called many times: the gradient of their weights in one product."""
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -11,6 +12,12 @@ from torch.nn.utils.parametrize import register_parametrization
 from jepa_world_model.core.barrier import frozen
 from jepa_world_model.models.layers import Mlp, SpectralNorm
 from jepa_world_model.models.repeated import Linear, repeated
+
+
+@pytest.fixture(autouse=True)
+def in_fp32_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp32 shows to the last digits that gradients are equal; trainings in fp32 call layers one by one."""
+    monkeypatch.setattr(sys.modules[repeated.__module__], "_pays", lambda weight: True)
 
 
 def cell(seed: int = 0) -> nn.Sequential:
@@ -122,3 +129,12 @@ def test_a_step_leaves_no_memory_behind():
         assert kept() is None
     finally:
         gc.enable()
+
+
+def test_only_weights_that_autocast_converts_are_shared(monkeypatch):
+    monkeypatch.undo()
+    module = cell()
+    with repeated(module):
+        assert module[0].shared is None
+    with torch.autocast("cpu", torch.bfloat16), repeated(module):
+        assert module[0].shared is not None
