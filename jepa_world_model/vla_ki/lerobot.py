@@ -54,8 +54,9 @@ def write_lerobot(folder: str | Path, data: RobotData, *, robot_type: str = "arm
     Errors: UserError when the folder exists.
     """
     folder = Path(folder)
+    taken = UserError(f"{folder} exists already; choose another folder or delete it")
     if folder.exists():
-        raise UserError(f"{folder} exists already; choose another folder or delete it")
+        raise taken
     draft = folder.with_name(f".draft-{folder.name}-{os.getpid()}")
     contents = Contents(
         fps=data.fps,
@@ -71,6 +72,10 @@ def write_lerobot(folder: str | Path, data: RobotData, *, robot_type: str = "arm
     try:
         write_folder(draft, contents, robot_type=robot_type, crf=CRF, extra="vla")
         draft.rename(folder)
+    except OSError:
+        if folder.exists():  # written by another process meanwhile; a folder is never replaced
+            raise taken from None
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder

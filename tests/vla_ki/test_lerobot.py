@@ -17,7 +17,9 @@ pytest.importorskip("av")
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from jepa_world_model.vla_ki import arm
+from jepa_world_model.vla_ki import arm, lerobot
+from jepa_world_model.vla_ki.build import make_arm_data
+from jepa_world_model.vla_ki.config import KIDataConfig
 from jepa_world_model.vla_ki.lerobot import RobotData, read_lerobot, write_lerobot
 
 pytestmark = pytest.mark.extra
@@ -135,3 +137,17 @@ def test_counts_that_do_not_match_are_refused():
         dataclasses.replace(data, actions=data.actions[:-1])
     with pytest.raises(UserError, match="do not cover"):
         dataclasses.replace(data, bounds=data.bounds[:-1])
+
+
+def test_two_processes_that_make_the_embedded_data_at_once_end_with_one_folder(tmp_path, monkeypatch):
+    cfg, write_folder = KIDataConfig(cache=str(tmp_path), episodes=2), lerobot.write_folder
+
+    def overtaken(draft, contents, **how):
+        monkeypatch.setattr(lerobot, "write_folder", write_folder)
+        assert make_arm_data(cfg).is_dir()  # the other process, which is faster
+        write_folder(draft, contents, **how)
+
+    monkeypatch.setattr(lerobot, "write_folder", overtaken)
+    made = make_arm_data(cfg)
+    assert [path.name for path in tmp_path.iterdir()] == [made.name]
+    assert len(read_lerobot(made, image_size=arm.SIZE).bounds) == 2
