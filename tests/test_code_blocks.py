@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.distributed.run import get_args_parser
 
 from jepa_world_model.cli import COMMANDS, main
@@ -117,14 +118,43 @@ def test_the_python_of_a_page_runs_in_order_and_prints_what_stands_below(
     (tmp_path / "runs" / "NAME").symlink_to(trained)
     frames = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
     scope: dict[str, Any] = {"frames": frames, "actions": np.zeros(5, int)}
-    out = ""
+    out, everything = "", []
     for block in (b for b in BLOCKS if b.page == page):
         if block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 exec(compile(block.body, page, "exec"), scope)
             out = said.getvalue()
+            everything.append(out)
         elif block.kind == "printed":
             assert out == block.body
+    AFTERWARDS.get(page, lambda said, scope: None)(everything, scope)
+
+
+def gates_were_shown(said: list[str], scope: dict[str, Any]) -> None:
+    """Every block tells of the edge."""
+    assert said
+    assert all("z->h" in out for out in said)
+
+
+def planning_was_shown(said: list[str], scope: dict[str, Any]) -> None:
+    """The first block prints actions, the second what perfect dynamics reach."""
+    assert len(said) == 2
+    assert "tensor" in said[0]
+    assert "perfect dynamics" in said[1]
+
+
+def a_run_was_used(said: list[str], scope: dict[str, Any]) -> None:
+    """Shapes are those of the page's table, and what was exported equals the run."""
+    assert scope["future"].frames.shape == (5, 3, 16, 16)
+    assert scope["plan"].actions.shape == (20,)
+    torch.testing.assert_close(scope["z"], scope["run"].encode(scope["frames"]), atol=1e-5, rtol=1e-5)
+    again, model = scope["again"].model, scope["model"]
+    assert torch.equal(again.predictor.inner.weight, model.predictor.inner.weight)
+
+
+AFTERWARDS = {
+    "README.md": gates_were_shown, "planning.md": planning_was_shown, "python.md": a_run_was_used,
+}  # fmt: skip
 
 
 # ---- commands ----
@@ -143,21 +173,22 @@ def ending(function: Any) -> Any:
     return call
 
 
-def read(words: list[str], monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
-    """Have a command read its words with the parser it has, and stop it there."""
+def read(words: list[str], monkeypatch: pytest.MonkeyPatch, place: Path) -> Any:
+    """Have a command read its words with the parser it has, and stop it there: its settings."""
     if words[:2] in (["git", "clone"], ["cd", "jepa-world-model"]) or words[0] == "pip":
-        return  # test_an_extra_that_is_named_exists
+        return None  # test_an_extra_that_is_named_exists
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
-        return
+        return None
     if words[0] == "torchrun":
         launch = get_args_parser().parse_args(words[1:])
         named = {"jepa_world_model.cli": "jepa-wm", "jepa_world_model_trainer.py": "python x"}
         program = [*named[launch.training_script].split(), *launch.training_script_args]
         words = ["python", launch.training_script, *program[2:]] if program[0] == "python" else program
     words = [stand_in(word, before, place) for before, word in zip(["", *words], words, strict=False)]
-    with monkeypatch.context() as patch, pytest.raises(Read):
+    with monkeypatch.context() as patch, pytest.raises(Read) as ended:
         begin(words, patch)
+    return ended.value.args[0]
 
 
 def begin(words: list[str], patch: pytest.MonkeyPatch) -> None:
@@ -196,6 +227,39 @@ def stand_in(word: str, before: str, place: Path) -> str:
         (place / "config.toml").write_text(to_toml(KITrainConfig()))
         return str(place)
     return word
+
+
+MEANT = {  # page -> a beginning of a command on it, and what its settings are to be
+    "planning.md": ("jepa-wm train", lambda cfg: cfg.plan_every == 400),
+    "python.md": ("jepa-wm train", lambda cfg: cfg.steps == 900),
+    "pose.md": (
+        "python jepa_world_model_trainer.py",
+        lambda cfg: cfg == from_toml(TrainConfig, ROOT / "configs" / "pose_planning.toml"),
+    ),
+    "vla.md": ("jepa-wm ki-eval", lambda cfg: bool(cfg.run)),
+}
+
+
+@pytest.mark.parametrize("page", MEANT)
+def test_a_command_sets_what_its_page_is_about(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    beginning, holds = MEANT[page]
+    every = [words for b in BLOCKS if b.page == page and b.kind == "shell" for words in b.commands()]
+    mine = [words for words in every if " ".join(words).startswith(beginning)]
+    assert mine
+    assert all(holds(read(words, monkeypatch, tmp_path)) for words in mine)
+
+
+@pytest.mark.parametrize(
+    ("page", "least"), [("planning.md", 4), ("python.md", 6), ("vla.md", 5), ("pose.md", 3)]
+)
+def test_the_commands_of_a_page_are_found(page, least):
+    found = [words for b in BLOCKS if b.page == page and b.kind == "shell" for words in b.commands()]
+    assert len(found) >= least
+
+
+def test_each_sum_of_the_page_on_scaling_has_its_result_below_it():
+    assert [b.kind for b in BLOCKS if b.page == "scaling.md"].count("printed") == 2
 
 
 @pytest.mark.parametrize("page", sorted({b.page for b in BLOCKS} | {"log.md"}))
