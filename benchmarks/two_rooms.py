@@ -55,10 +55,8 @@ ROOT = Path(__file__).parents[1]
 CALIBRATION = (20, 60)  # steps of the two runs that tell what a step costs
 MODEL, PERFECT = "learned", "perfect"  # dynamics
 STRAIGHT, TRUE = "straight line in px", "true way"  # costs of perfect dynamics alone
-COSTS = {
-    False: ("graph", "latent", "steps", "true"),
-    True: ("scenes", "roadmap", "latent", "steps", "true"),
-}  # by random walls
+FIXED_COSTS = ("graph", "latent", "steps", "true")
+RANDOM_COSTS = ("scenes", "roadmap", "latent", "steps", "true")  # where walls differ from episode to episode
 
 
 class Rows:
@@ -134,16 +132,8 @@ def trained(args: argparse.Namespace, seed: int, minutes: float) -> tuple[Path, 
             raise UserError(
                 f"{folder} is at step {min(longer)}, past {steps}; name budgets in order, or another --out"
             )
-        more = [
-            "--eval-every",
-            "0",
-            "--checkpoint-every",
-            "500",
-            "--keep-checkpoints",
-            "1000",
-            "--optim.schedule",
-            args.schedule,
-        ]
+        more = ["--eval-every", "0", "--checkpoint-every", "500", "--keep-checkpoints", "1000",
+                "--optim.schedule", args.schedule]  # fmt: skip
         spent = trainer(args, folder.name, seed, steps, *more, *(["--resume"] if folder.exists() else []))
         before = max((row["cpu_s"] for row in took.values()), default=0.0)
         took[str(steps)] = {"steps": steps, "cpu_s": round(before + spent, 1)}
@@ -161,15 +151,10 @@ def benchmark_plan(args: argparse.Namespace, cost: str) -> PlanConfig:
 
 def perfect_rows(args: argparse.Namespace, rows: Rows) -> None:
     """What needs no training: chance, and perfect dynamics under the straight line, a graph and the true way."""
-    world, oracle, plan = (
-        TwoRoomsWorld(random_wall=args.random_wall),
-        TwoRoomsOracle(),
-        benchmark_plan(args, "latent"),
-    )
-    graphs = {
-        False: ("graph of true positions", lambda: true_graph(args)),
-        True: ("roadmap of true positions", lambda: RoadmapDistance(latent="xy")),
-    }
+    world, oracle = TwoRoomsWorld(random_wall=args.random_wall), TwoRoomsOracle()
+    plan, graph = benchmark_plan(args, "latent"), ("graph of true positions", lambda: true_graph(args))
+    if args.random_wall:
+        graph = ("roadmap of true positions", lambda: RoadmapDistance(latent="xy"))
     shared = Planning(plan, None, world, lambda: None)
     for name, policy in (
         ("random policy", RandomPolicy(world, streams=Streams(0))),
@@ -180,7 +165,7 @@ def perfect_rows(args: argparse.Namespace, rows: Rows) -> None:
     for name, cost in (
         (STRAIGHT, lambda: LatentDistance(latent="xy")),
         (TRUE, DoorDistance),
-        graphs[args.random_wall],
+        graph,
     ):
         if not rows.has(dynamics=PERFECT, cost=name, pairs=args.pairs):
             rows.add(planned(shared, oracle, cost()), dynamics=PERFECT, cost=name, pairs=args.pairs)
@@ -208,11 +193,8 @@ def model_rows(args: argparse.Namespace, rows: Rows, seed: int, minutes: float, 
     folder, took = trained(args, seed, minutes)
     run, world = load(folder, device="cpu", step=took["steps"]), TwoRoomsWorld(random_wall=args.random_wall)
     has_steps = hasattr(run.model, "temporal_distance")
-    costs = [
-        cost
-        for cost in COSTS[args.random_wall]
-        if (whole or cost in args.costs) and (has_steps or cost != "steps")
-    ]
+    every = RANDOM_COSTS if args.random_wall else FIXED_COSTS
+    costs = [cost for cost in every if (whole or cost in args.costs) and (has_steps or cost != "steps")]
     for cost in costs:
         key = {"seed": seed, "minutes": minutes, "cost": cost, "pairs": args.pairs}
         planning = open_planning(benchmark_plan(args, cost), run.cfg)
@@ -228,7 +210,7 @@ def model_rows(args: argparse.Namespace, rows: Rows, seed: int, minutes: float, 
                 else (TwoRoomsOracle(), TabulatedCost(dynamics, made, world))
             )
             rows.add(planned(planning, *arm) | took, **key, dynamics=name)
-    first = COSTS[args.random_wall][0]
+    first = every[0]
     if whole and not rows.has(seed=seed, dynamics="untrained", pairs=args.pairs):
         planning = open_planning(benchmark_plan(args, first), run.cfg)
         dynamics, made = planning.cost(planning.dynamics(untrained_model(run.cfg)), first)

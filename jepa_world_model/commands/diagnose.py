@@ -22,7 +22,11 @@ def main(argv: Sequence[str]) -> None:
 
     for folder in given.runs:
         page = diagnose_run(
-            folder, step=given.step, device=given.device, windows=WINDOWS if given.windows is None else given.windows, seed=given.seed
+            folder,
+            step=given.step,
+            device=given.device,
+            windows=WINDOWS if given.windows is None else given.windows,
+            seed=given.seed,
         )
         summary = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["summary"]
         print(f"{folder.name}: {summary}\n{page}")

@@ -96,10 +96,10 @@ def render(found: Difference) -> str:
 
 
 def _metric_lines(shown: Mapping[str, Mapping[str, float]]) -> list[str]:
-    width = max(map(len, shown))
-    head = f"{'At the last common step':<{width + 2}}  {'step':>7}  {'A':>10}  {'B':>10}  {'B - A':>10}"
     from jepa_world_model.diagnostics.page import number
 
+    width = max(map(len, shown))
+    head = f"{'At the last common step':<{width + 2}}  {'step':>7}  {'A':>10}  {'B':>10}  {'B - A':>10}"
     cells = lambda row: "  ".join(f"{number(row[key]):>10}" for key in ("a", "b", "difference"))
     return [head, *(f"  {name:<{width}}  {row['step']:>7}  {cells(row)}" for name, row in shown.items())]
 

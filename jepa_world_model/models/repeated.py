@@ -18,9 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from jepa_world_model.models.fused import product_dtype
 
-Pairs = dict[
-    int, list[tuple[Tensor, Tensor]]
-]  # backward pass -> (input [N,in], gradient [N,out]) of each call
+# backward pass -> (input [N,in], gradient [N,out]) of each call
+Pairs = dict[int, list[tuple[Tensor, Tensor]]]
 
 
 class Linear(nn.Linear):

@@ -36,6 +36,22 @@ def stride_of(measure: Measure) -> float:
     return measure.stride if isinstance(measure, ToGo) else math.inf
 
 
+def each_its_own(measures: list[Measure]) -> Measure:
+    """One measure of many episodes from one for each of them."""
+
+    def measure(state: State, episodes: slice) -> Tensor:
+        chosen = measures[episodes]
+        size = num_rows(state) // len(chosen)
+        return torch.cat(
+            [
+                one(pick_rows(state, slice(i * size, (i + 1) * size)), slice(0, 1))
+                for i, one in enumerate(chosen)
+            ]
+        )
+
+    return ToGo(measure, max(stride_of(one) for one in measures))
+
+
 class Cost(Protocol):
     """How far states are from goals."""
 

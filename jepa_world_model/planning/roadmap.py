@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from jepa_world_model.core.barrier import map_tree
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.rng import Streams
-from jepa_world_model.planning.costs import Measure, ToGo, goal_latent, stride_of
+from jepa_world_model.planning.costs import Measure, each_its_own, goal_latent
 from jepa_world_model.planning.dynamics import Dynamics, State, device_of, join_rows, num_rows, pick_rows
 from jepa_world_model.planning.planners import random_sequences
 from jepa_world_model.planning.problem import Problem
@@ -93,19 +92,3 @@ class RoadmapDistance:
             graph = GraphDistance(graph=build_reach(*walks, self.cfg.graph), latent=self.latent)
             measures.append(graph.towards(dynamics, mine))
         return each_its_own(measures)
-
-
-def each_its_own(measures: list[Measure]) -> Measure:
-    """One measure of many episodes from one for each of them."""
-
-    def measure(state: State, episodes: slice) -> Tensor:
-        chosen = measures[episodes]
-        size = num_rows(state) // len(chosen)
-        return torch.cat(
-            [
-                one(pick_rows(state, slice(i * size, (i + 1) * size)), slice(0, 1))
-                for i, one in enumerate(chosen)
-            ]
-        )
-
-    return ToGo(measure, max(stride_of(one) for one in measures))

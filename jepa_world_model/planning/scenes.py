@@ -13,10 +13,9 @@ import numpy as np
 import torch
 
 from jepa_world_model.data.episodes import Episodes, rows_of
-from jepa_world_model.planning.costs import Measure, goal_latent
+from jepa_world_model.planning.costs import Measure, each_its_own, goal_latent
 from jepa_world_model.planning.dynamics import Dynamics, State, num_rows, pick_rows
 from jepa_world_model.planning.reach import GraphDistance, ReachConfig, ReachGraph, build_reach
-from jepa_world_model.planning.roadmap import each_its_own
 
 ROWS_AT_ONCE = 512  # frames that are encoded together
 WALKS = 200  # whole episodes that tell what actions move
