@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from jepa_world_model.core.errors import UserError
+
 
 def main(argv: Sequence[str]) -> None:
     """Write the dashboards, and print what each says. Errors: UserError for what the user can mend."""
@@ -17,6 +19,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--windows", type=int, help="held-out windows that are looked at (64)")
     parser.add_argument("--seed", type=int, default=0, help="of the windows; the same seed, the same batch")
     given = parser.parse_args(argv)
+    if given.windows is not None and given.windows < 1:
+        raise UserError(f"--windows must be 1 or above, got {given.windows}")
     from jepa_world_model.diagnostics.dashboard import NUMBERS
     from jepa_world_model.experiment.diagnose import WINDOWS, diagnose_run
 

@@ -21,3 +21,8 @@ def test_the_command_prints_what_it_found_and_where(trained, tmp_path, capsys):
 def test_a_folder_without_a_run_is_one_sentence(tmp_path, capsys):
     assert main(["diagnose", str(tmp_path)]) == 2
     assert "is no run" in capsys.readouterr().err
+
+
+def test_no_windows_is_one_sentence(trained, capsys):
+    assert main(["diagnose", str(trained), "--windows", "0"]) == 2
+    assert "--windows must be 1 or above, got 0" in capsys.readouterr().err
