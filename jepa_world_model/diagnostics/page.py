@@ -135,6 +135,7 @@ font-size:.87em}code{white-space:nowrap}
 .latent-graph{max-width:100%;height:auto}.ticks i{font-style:normal}
 nav{display:flex;flex-wrap:wrap;gap:4px 18px;padding:12px 0;border-top:1px solid var(--hair);font-size:13px}
 a{color:inherit;text-decoration-color:var(--hair);text-underline-offset:3px}
+p a{color:var(--z)}
 a:hover{text-decoration-color:currentColor}
 figure{margin:0 0 26px}
 svg{display:block}

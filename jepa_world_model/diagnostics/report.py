@@ -257,7 +257,7 @@ def _diagnostics(record: Record) -> Section:
         (escape(one["title"]), escape(one["verdict"]), escape(one["sentence"]))
         for one in told["panels"].values()
     ]
-    look = f'{escape(told["summary"])}. <a href="diagnostics.html">The whole page</a>'
+    look = f'{escape(told["summary"])}. <a href="diagnostics.html">Every panel, with its pictures</a>'
     return Section("diagnostics", title, look, details("All panels", table(rows)))
 
 
