@@ -1,11 +1,12 @@
 """The training step as one would write it first, beside ours: the same model and losses, and what each idea gives.
 
-Command: python benchmarks/naive.py [--batch 8] [--frames 8] [--turns 20] [--budget-s 240] [--threads 2]
+Command: python benchmarks/naive.py [--batch 8] [--frames 8] [--turns 20] [--budget-s 240] [--threads 2] [--compile]
 
 Naive: frames encoded one time step after the other, h, p and every rollout step by step, each rollout loss with its own
 rollout from each start by itself, the encoder's mirror as decoder (a 3x3 convolution at each size, full resolution too),
 fp32, frames and weights in torch's own layout, AdamW parameter by parameter. With our decoder the naive step has the same
-losses as ours (tests/test_benchmarks.py). The arms take turns; ratios are medians over turns, with quartiles.
+losses as ours (tests/test_benchmarks.py). --compile: also our step as the trainer's `--compile` makes it. The arms take
+turns; ratios are medians over turns, with quartiles.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from jepa_world_model.commands.gradients import synthetic_batch, with_actions
 from jepa_world_model.core.barrier import stop
+from jepa_world_model.core.compiled import Compiled
 from jepa_world_model.core.optim import build_optimizer
 from jepa_world_model.core.step import train_step
 from jepa_world_model.core.task import Task
@@ -142,13 +144,18 @@ def naive_step(task: Task, batch: Batch, lr: float, autocast: bool = False) -> C
     return step
 
 
-def our_step(cfg: TrainConfig, batch: Batch, *, mirror: bool = False) -> Callable[[], object]:
-    """Our step, also with the mirror as decoder."""
+def our_step(
+    cfg: TrainConfig, batch: Batch, *, mirror: bool = False, compiled: bool = False
+) -> Callable[[], object]:
+    """Our step, also with the mirror as decoder, also compiled."""
     task = build_task(cfg)
     if mirror:
         task = _with_mirror(task, cfg)
     optimizer = build_optimizer(task.groups, dataclasses.replace(cfg.optim, lr_scale={}), no_decay)
-    return lambda: train_step(task, optimizer, batch, 0, max_grad_norm=cfg.optim.max_grad_norm)
+    program = Compiled(task, say=print) if compiled else None
+    return lambda: train_step(
+        task, optimizer, batch, 0, max_grad_norm=cfg.optim.max_grad_norm, differentiate=program
+    )
 
 
 def _with_mirror(task: Task, cfg: TrainConfig) -> Task:
@@ -156,7 +163,9 @@ def _with_mirror(task: Task, cfg: TrainConfig) -> Task:
     return task.with_model(task.model)
 
 
-def arms(batch_size: int, frames: int, precision: str) -> dict[str, Callable[[], object]]:
+def arms(
+    batch_size: int, frames: int, precision: str, *, compiled: bool = False
+) -> dict[str, Callable[[], object]]:
     """Naive, ours, and the steps between them."""
     make = lambda p: with_actions(
         TrainConfig(batch_size=batch_size, seq_len=frames, rollout_horizon=min(8, frames - 1), precision=p)
@@ -170,6 +179,7 @@ def arms(batch_size: int, frames: int, precision: str) -> dict[str, Callable[[],
         "ours, mirror decoder, fp32": our_step(fp32, batch, mirror=True),
         "ours, fp32": our_step(fp32, batch),
         f"ours, {precision}": our_step(fast, batch),
+        **({f"ours, {precision}, compiled": our_step(fast, batch, compiled=True)} if compiled else {}),
     }  # fmt: skip
 
 
@@ -182,10 +192,11 @@ def main() -> None:
     parser.add_argument("--budget-s", type=float, default=240)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     precision = resolve_precision(args.precision, torch.device("cpu"))
-    steps = arms(args.batch, args.frames, precision)
+    steps = arms(args.batch, args.frames, precision, compiled=args.compile)
     times = interleaved(
         steps, turns=args.turns, warmup=2, budget_s=args.budget_s, clock=clock_for(args.threads)
     )

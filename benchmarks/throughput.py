@@ -1,24 +1,22 @@
 """B4: frames/s of the default step, its share of what the machine can do, and what is not a product of matrices.
 
 Command: python benchmarks/throughput.py [--batches 8 64] [--frames 8] [--threads 1] [--turns 12] [--budget-s 100]
-         python benchmarks/throughput.py --compile --batches 8
+         python benchmarks/throughput.py --compile --batches 8 --threads 2
 
 Every arm (batch x precision) and its convolutions and matrix products alone (the same calls on noise, products.py) take
 turns in one process; figures are medians, ratios are taken turn by turn. At one thread the clock is processor time, which a
 busy machine disturbs least. Peaks are the best matrix product (2048) and the best 3x3 convolution (64 channels, 32 px, 64
 images) of the same process at that precision. FLOPs are those of products, forward and backward. The loader's share is the
-time until a batch of the built-in gridworld is there, over that of a training step. --compile: the dynamics (predictor,
-h_to_z, pose increments) through torch.compile, beside the same step without it.
+time until a batch of the built-in gridworld is there, over that of a training step. --compile: rows of the compiled step
+(`--compile` of the trainer) beside those of the plain one, and how long compiling took.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +26,7 @@ from products import flops_of, peaks, products_of
 from timing import clock_for, interleaved, ratio
 
 from jepa_world_model.commands.gradients import synthetic_batch, with_actions
+from jepa_world_model.core.compiled import Compiled
 from jepa_world_model.core.memory import keep_freed_memory
 from jepa_world_model.core.optim import build_optimizer
 from jepa_world_model.core.step import train_step
@@ -35,8 +34,6 @@ from jepa_world_model.core.task import Task
 from jepa_world_model.experiment import TrainConfig, build, build_task
 from jepa_world_model.experiment.build import no_decay
 from jepa_world_model.experiment.data import DataConfig
-
-COMPILED = ("predictor", "h_to_z", "p_action_delta_projector")
 
 
 def settings(batch: int, frames: int, precision: str) -> TrainConfig:
@@ -50,10 +47,11 @@ def step_of(cfg: TrainConfig, *, compiled: bool = False) -> tuple[Task, Callable
     """The training step of a configuration on one synthetic batch."""
     cfg = with_actions(cfg)
     task, batch = build_task(cfg), synthetic_batch(cfg, cfg.batch_size)
-    for name in COMPILED if compiled else ():
-        getattr(task.model, name).compile(dynamic=True)
     optimizer = build_optimizer(task.groups, dataclasses.replace(cfg.optim, lr_scale={}), no_decay)
-    return task, lambda: train_step(task, optimizer, batch, 0, max_grad_norm=cfg.optim.max_grad_norm)
+    program = Compiled(task, say=print) if compiled else None
+    return task, lambda: train_step(
+        task, optimizer, batch, 0, max_grad_norm=cfg.optim.max_grad_norm, differentiate=program
+    )
 
 
 def table(args: argparse.Namespace) -> None:
@@ -66,6 +64,10 @@ def table(args: argparse.Namespace) -> None:
             flops[batch] = flops_of(step) / batch / args.frames
             steps[batch, precision, "step"] = step
             steps[batch, precision, "products"] = products_of(step)
+            if args.compile:
+                steps[batch, precision, "compiled"] = step_of(
+                    settings(batch, args.frames, precision), compiled=True
+                )[1]
     times = interleaved(steps, turns=args.turns, warmup=2, budget_s=args.budget_s, clock=clock)
     best = {p: peaks(torch.bfloat16 if p == "bf16" else torch.float32, clock) for p in args.precision}
     count = sum(p.numel() for p in task.model.parameters())
@@ -78,12 +80,20 @@ def table(args: argparse.Namespace) -> None:
     print(f"\n| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for batch in args.batches:
         for precision in args.precision:
-            own = times[batch, precision, "step"]
-            rate = batch * args.frames / statistics.median(own)
-            over, low, high = ratio(own, times[batch, precision, "products"])
-            shares = [rate * flops[batch] / one for one in best[precision]]
-            print(f"| {batch} | {precision} | {rate:.0f} | {shares[0]:.0%} | {shares[1]:.0%} | "
-                  f"{over:.2f} ({low:.2f} to {high:.2f}) | {1 - 1 / over:.0%} |")  # fmt: skip
+            for arm, note in (("step", ""), ("compiled", ", compiled")):
+                if (batch, precision, arm) not in times:
+                    continue
+                own = times[batch, precision, arm]
+                rate = batch * args.frames / statistics.median(own)
+                over, low, high = ratio(own, times[batch, precision, "products"])
+                shares = [rate * flops[batch] / one for one in best[precision]]
+                print(f"| {batch} | {precision}{note} | {rate:.0f} | {shares[0]:.0%} | {shares[1]:.0%} | "
+                      f"{over:.2f} ({low:.2f} to {high:.2f}) | {1 - 1 / over:.0%} |")  # fmt: skip
+            if args.compile:
+                gain, low, high = ratio(times[batch, precision, "step"], times[batch, precision, "compiled"])
+                print(
+                    f"| {batch} | {precision}, plain over compiled | {gain:.2f} times ({low:.2f} to {high:.2f}) | | | | |"
+                )
         if {"fp32", "bf16"} <= set(args.precision):
             gain = ratio(times[batch, "fp32", "step"], times[batch, "bf16", "step"])
             print(
@@ -112,23 +122,6 @@ def loader(args: argparse.Namespace) -> None:
             print(f"loader, B={batch}, T=12: {batch / seconds:,.0f} windows/s, {share:.2%} of a step")
 
 
-def compiled(args: argparse.Namespace) -> None:
-    """A step with compiled dynamics beside one without."""
-    clock = clock_for(args.threads)
-    for precision in args.precision:
-        cfg = settings(args.batches[0], args.frames, precision)
-        (_, plain), (_, fast) = step_of(cfg), step_of(cfg, compiled=True)
-        begin = time.monotonic()
-        fast()
-        took = time.monotonic() - begin
-        times = interleaved(
-            {"plain": plain, "compiled": fast}, turns=args.turns, warmup=3, budget_s=60, clock=clock
-        )
-        gain, low, high = ratio(times["plain"], times["compiled"])
-        print(json.dumps({"precision": precision, "batch": args.batches[0], "plain_over_compiled": round(gain, 3),
-                          "quartiles": [round(low, 3), round(high, 3)], "first_step_s": round(took, 1)}))  # fmt: skip
-
-
 def main() -> None:
     """Measure and print."""
     parser = flags_of(__doc__)
@@ -142,10 +135,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    if args.compile:
-        return compiled(args)
     table(args)
-    return loader(args)
+    loader(args)
 
 
 if __name__ == "__main__":

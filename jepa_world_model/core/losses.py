@@ -178,12 +178,16 @@ class Sizes:
 
     def update(self, raw: Tensor) -> Tensor:
         """Take in the raw losses [n] of a step; the sizes [n] so far, free of the bias of the zero start."""
-        self.mean, self.seen = self.mean.to(raw.device), self.seen.to(raw.device)
-        raw = stop(raw)
+        mean, seen = self.mean.to(raw.device), self.seen.to(raw.device)
+        self.mean, self.seen, sizes = self.after(mean, seen, stop(raw))
+        return sizes
+
+    def after(self, mean: Tensor, seen: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `mean` and `seen` become with the raw losses [n] of one more step, and the sizes [n] by then."""
         sound = torch.isfinite(raw).all()  # a step that will be skipped must not poison the mean
-        self.mean = torch.where(sound, self.mean.lerp(raw.abs(), 1 - self.decay), self.mean)
-        self.seen = self.seen + sound
-        return (self.mean / (1 - self.decay ** self.seen.clamp(min=1))).clamp(min=1e-8)
+        mean = torch.where(sound, mean.lerp(raw.abs(), 1 - self.decay), mean)
+        seen = seen + sound
+        return mean, seen, (mean / (1 - self.decay ** seen.clamp(min=1))).clamp(min=1e-8)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from jepa_world_model.core.barrier import clip_grad_groups
 from jepa_world_model.core.distributed import World
 from jepa_world_model.core.task import Task
+
+# (batch, step, which of the step's batches, of how many) -> the values of the losses; gradients are in `.grad`
+Differentiate = Callable[[Any, int, int, int], dict[str, Tensor]]
 
 
 def train_step(
@@ -22,22 +26,21 @@ def train_step(
     max_grad_norm: float,
     more: Sequence[Any] = (),
     sound: Tensor | None = None,
+    differentiate: Differentiate | None = None,
 ) -> dict[str, Tensor]:
     """Terms, backward, clip per group, update unless something is not finite. Values stay on the device.
 
     more: further batches of the same step; gradients and values are means over all of them, each being a batch of its own
     to losses over the distribution of a batch. sound: a flag on the device; the first step that is not finite lowers it,
     and no step updates anything from then on, so that the weights wait where it happened until the host has seen it.
+    differentiate: in the place of `plainly`, such as a compiled step (core/compiled.py).
     Returns loss/<name>, weighted/<name>, loss/total, grad_norm/<group> (before clipping) and `finite` (bool); with several
     processes those of the whole batch, the same on each of them.
     """
     optimizer.zero_grad(set_to_none=True)
     parts, reports = (batch, *more), []
     for number, part in enumerate(parts):
-        terms = task.terms(part, step * len(parts) + number)
-        total, weighted = task.total(terms, step)
-        (total if len(parts) == 1 else total / len(parts)).backward()
-        reports.append(_values(terms, total, weighted))
+        reports.append((differentiate or partial(plainly, task))(part, step, number, len(parts)))
     task.world.average_gradients(task.groups)
     norms = clip_grad_groups(task.groups, max_grad_norm)
     report = of_all(task.world, reports[0] if len(parts) == 1 else _mean(reports))
@@ -48,10 +51,24 @@ def train_step(
     return report | {f"grad_norm/{name}": norm for name, norm in norms.items()} | {"finite": finite}
 
 
-def _values(terms: Mapping[str, Tensor], total: Tensor, weighted: Tensor) -> dict[str, Tensor]:
-    found = {f"loss/{name}": term.detach() for name, term in terms.items()}
-    found |= {f"weighted/{name}": value for name, value in zip(terms, weighted.unbind(), strict=True)}
-    return found | {"loss/total": total.detach()}
+def plainly(task: Task, batch: Any, step: int, number: int, parts: int) -> dict[str, Tensor]:
+    """Gradients of one of a step's batches, 1 / parts of them, added to `.grad`, operation by operation.
+
+    Returns loss/<name>, weighted/<name> and loss/total.
+    """
+    terms = task.terms(batch, step * parts + number)
+    total, weighted = task.total(terms, step)
+    (total if parts == 1 else total / parts).backward()
+    return by_name(list(terms), [term.detach() for term in terms.values()], weighted, total.detach())
+
+
+def by_name(
+    names: Sequence[str], raw: Iterable[Tensor], weighted: Tensor, total: Tensor
+) -> dict[str, Tensor]:
+    """The values of a step's losses as they are logged."""
+    found = {f"loss/{name}": value for name, value in zip(names, raw, strict=True)}
+    found |= {f"weighted/{name}": value for name, value in zip(names, weighted.unbind(), strict=True)}
+    return found | {"loss/total": total}
 
 
 def _mean(reports: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -122,12 +122,12 @@ class Task:
     def terms(self, batch: Any, step: int = 0) -> dict[str, Tensor]:
         """Every active loss as a scalar: latents under autocast, losses in fp32, each latent computed once."""
 
-        def work() -> dict[str, Tensor]:
-            context = self.context(batch, step)
-            states = self.graph.run(context, self.wanted, self.gates, self.autocast)
-            return evaluate(self.losses, lambda loss: self.view(loss, states, context))
+        return self.inside(lambda: self.terms_in(self.context(batch, step)))
 
-        return self.inside(work)
+    def terms_in(self, context: Context) -> dict[str, Tensor]:
+        """The same in a given context."""
+        states = self.graph.run(context, self.wanted, self.gates, self.autocast)
+        return evaluate(self.losses, lambda loss: self.view(loss, states, context))
 
     def view(self, loss: Loss, states: Mapping[str, Any], context: Context) -> View:
         """What one loss may see of these states."""
@@ -136,7 +136,7 @@ class Task:
     def total(self, terms: Mapping[str, Tensor], step: int = 0) -> tuple[Tensor, Tensor]:
         """The weighted sum that is differentiated, and the weighted terms as constants [len(terms)]."""
         raw = torch.stack([term.float() for term in terms.values()])
-        weights = self._weights(tuple(terms), step, raw.device)
+        weights = self.weight_row(tuple(terms), step, raw.device)
         if self.sizes:
             weights = weights / self.sizes.update(self.world.average(stop(raw)))
         return weighted_sum(raw, weights)
@@ -145,8 +145,8 @@ class Task:
         """The weight of a loss at a step."""
         return self.weights[name] * (self.schedules[name].share(step) if name in self.schedules else 1.0)
 
-    def _weights(self, names: tuple[str, ...], step: int, device: torch.device) -> Tensor:
-        """The weights as a tensor, sent to the device only when they change."""
+    def weight_row(self, names: tuple[str, ...], step: int, device: torch.device) -> Tensor:
+        """The weights at a step [len(names)], sent to the device only when they change."""
         row = tuple(self.weight(name, step) for name in names)
         if self._weight_row is None or self._weight_row[0] != row or self._weight_row[1].device != device:
             self._weight_row = (row, torch.tensor(row, device=device))

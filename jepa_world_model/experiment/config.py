@@ -66,6 +66,8 @@ class TrainConfig:
     rollout_horizon: int = 8  # self-fed steps, K, at most T - 1
     precision: str = "auto"  # "fp32", "bf16" (autocast of the latents; losses stay in fp32), or what this machine is fast at
     threads: int = 0  # CPU threads; 0: torch's own choice
+    # one program for losses and gradients: faster steps after some minutes of compiling (docs/scaling.md)
+    compile: bool = False
     log_every: int = 10  # steps between records
     eval_every: int = 400  # steps between evaluations on held-out episodes; 0: at the end only
     eval_windows: int = 64  # held-out windows an evaluation
@@ -128,6 +130,8 @@ class TrainConfig:
             raise ValueError(f"ema must lie in [0, 1), 0 for no average, got {self.ema}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
+        if self.compile and self.model.checkpointing:
+            raise ValueError("compile would keep what model.checkpointing throws away; use one of them")
         LOSSES.active(dataclasses.asdict(self.loss_weights))
         for name in self.schedules():
             LOSSES[name]

@@ -13,6 +13,7 @@ import torch
 
 from jepa_world_model import __version__
 from jepa_world_model.core.average import Average
+from jepa_world_model.core.compiled import Compiled
 from jepa_world_model.core.config import diff_from_defaults
 from jepa_world_model.core.engine import Hook, Outcome, fit
 from jepa_world_model.core.errors import UserError
@@ -139,13 +140,18 @@ def _fit(start: Beginning, experiment: Experiment, average: Average | None, tabl
     cfg, task, optimizer = experiment.cfg, experiment.task, experiment.optimizer
     sound = None if cfg.skip_non_finite else torch.ones((), dtype=torch.bool, device=experiment.device)
     faults = watch_faults(start.run, experiment, start.extra)
+    differentiate = None
+    if cfg.compile and start.step < cfg.steps:
+        differentiate = Compiled(task, say=print)
+        differentiate.program(experiment.batches(start.step)[0], start.step, cfg.accumulate)
 
     def step(index: int) -> dict[str, torch.Tensor | float]:
         lr = set_lr(optimizer, cfg.optim, index, cfg.steps)
         batch, *more = experiment.batches(index)
         values = train_step(
-            task, optimizer, batch, index, max_grad_norm=cfg.optim.max_grad_norm, more=more, sound=sound
-        )
+            task, optimizer, batch, index, max_grad_norm=cfg.optim.max_grad_norm, more=more, sound=sound,
+            differentiate=differentiate,
+        )  # fmt: skip
         if average is not None:
             average.update(task.model)
         return values | {"lr": lr}

@@ -205,3 +205,20 @@ def test_help_is_quick_and_names_every_loss():
         [sys.executable, trainer.__file__, "--help"], capture_output=True, text=True, timeout=60, check=True
     )
     assert "--loss-weights.geometry-rank-p" in done.stdout
+
+
+def test_a_compiled_run_says_what_it_compiled_and_learns_the_same(here, capsys, monkeypatch):
+    monkeypatch.setattr("jepa_world_model.core.compiled.inductor", lambda listed, inputs: listed)
+    assert run("--steps", "3", "--name", "plain") == 0
+    assert "compiled" not in capsys.readouterr().out
+    assert run("--steps", "3", "--name", "compiled", "--compile", "--accumulate", "1") == 0
+    out = capsys.readouterr().out
+    assert out.count("compiled ") == 1
+    assert "gradients within 0.0e+00 of the plain step's" in out
+    assert numbers(here / "runs" / "compiled") == numbers(here / "runs" / "plain")
+
+
+def test_compiling_and_recomputing_exclude_each_other(here, capsys):
+    assert run("--steps", "3", "--compile", "--model.checkpointing") == 2
+    assert "use one of them" in capsys.readouterr().err
+    assert not (here / "runs").exists()
