@@ -4,9 +4,10 @@ Command: python benchmarks/naive.py [--batch 8] [--frames 8] [--turns 20] [--bud
 
 Naive: frames encoded one time step after the other, h, p and every rollout step by step, each rollout loss with its own
 rollout from each start by itself, the encoder's mirror as decoder (a 3x3 convolution at each size, full resolution too),
-fp32, frames and weights in torch's own layout, AdamW parameter by parameter. With our decoder the naive step has the same
-losses as ours (tests/test_benchmarks.py). --compile: also our step as the trainer's `--compile` makes it. The arms take
-turns; ratios are medians over turns, with quartiles.
+the image losses as their formula reads and differentiated by autograd, fp32, frames and weights in torch's own layout, AdamW
+parameter by parameter. With our decoder the naive step has the same losses and gradients as ours (tests/test_benchmarks.py).
+--compile: also our step as the trainer's `--compile` makes it. The arms take turns; ratios are medians over turns, with
+quartiles.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from decoder import NaiveDecoder
 from flags import flags_of
 from timing import clock_for, interleaved, ratio
@@ -25,6 +27,7 @@ from torch import Tensor
 from jepa_world_model.commands.gradients import synthetic_batch, with_actions
 from jepa_world_model.core.barrier import stop
 from jepa_world_model.core.compiled import Compiled
+from jepa_world_model.core.graph import View
 from jepa_world_model.core.optim import build_optimizer
 from jepa_world_model.core.step import train_step
 from jepa_world_model.core.task import Task
@@ -32,7 +35,9 @@ from jepa_world_model.data.batch import Batch
 from jepa_world_model.experiment import TrainConfig, build_task
 from jepa_world_model.experiment.build import no_decay, resolve_precision
 from jepa_world_model.latents import Rollout
+from jepa_world_model.losses.image_distance import MultiBoxConfig
 
+TINY = 1e-6
 ROLLED = ("rollout", "rollout_p")  # each loss that reads one computes its own
 
 
@@ -67,8 +72,36 @@ def naive_terms(task: Task, batch: Batch) -> dict[str, Tensor]:
             own["rollout"] = roll(task, fixed, h, a)
         if "rollout_p" in loss.contract.moves:
             own["rollout_p"] = roll_pose(task, stop(p), still, stop(own["rollout"]), a)
-        terms[loss.name] = loss.function(task.view(loss, own, context))
+        view = task.view(loss, own, context)
+        terms[loss.name] = PLAIN.get(loss.name, loss.function)(view)
     return terms
+
+
+def multi_box(x_hat: Tensor, x: Tensor, o: MultiBoxConfig) -> Tensor:
+    """The distance of two lists of pictures [N,C,H,W] as one reads it in docs/losses.md."""
+    total = x.new_zeros(())
+    for kernel, stride, beta, share in zip(o.kernels, o.strides, o.betas, o.lambdas, strict=True):
+        e = (x_hat - x).abs().mean(1, keepdim=True)
+        around = F.avg_pool2d(e.detach(), min(kernel, *e.shape[2:]), stride)
+        around = F.interpolate(around, size=e.shape[2:], mode="nearest")
+        w = (e.detach() / (around + TINY)).pow(beta).clamp(max=o.max_hardness)
+        total = total + share * ((w * e).sum((1, 2, 3)) / (w.sum((1, 2, 3)) + TINY)).mean()
+        x_hat, x = F.avg_pool2d(x_hat, 2, ceil_mode=True), F.avg_pool2d(x, 2, ceil_mode=True)
+    return total
+
+
+def recon_multi_box(view: View) -> Tensor:
+    """The loss of that name."""
+    return multi_box(view.x_hat.flatten(0, 1), view.fixed.x.flatten(0, 1), view.options)
+
+
+def pixel_delta_multi_box(view: View) -> Tensor:
+    """The loss of that name."""
+    drawn, true = (x[:, 1:] - x[:, :-1] for x in (view.x_hat, view.fixed.x))
+    return multi_box(drawn.flatten(0, 1), true.flatten(0, 1), view.options)
+
+
+PLAIN = {"recon_multi_box": recon_multi_box, "pixel_delta_multi_box": pixel_delta_multi_box}
 
 
 def _pairs(model: Any, h: Tensor, a: Tensor, p: Tensor) -> Tensor:
