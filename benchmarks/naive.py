@@ -6,8 +6,8 @@ Naive: frames encoded one time step after the other, h, p and every rollout step
 rollout from each start by itself, the encoder's mirror as decoder (a 3x3 convolution at each size, full resolution too),
 the image losses as their formula reads and differentiated by autograd, fp32, frames and weights in torch's own layout, AdamW
 parameter by parameter. With our decoder the naive step has the same losses and gradients as ours (tests/test_benchmarks.py).
---compile: also our step as the trainer's `--compile` makes it. The arms take turns; ratios are medians over turns, with
-quartiles.
+--compile: also our step as the trainer's `--compile` makes it. Freed memory is kept, as the trainer does, for all arms. They
+take turns; ratios are medians over turns, with quartiles.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from jepa_world_model.commands.gradients import synthetic_batch, with_actions
 from jepa_world_model.core.barrier import stop
 from jepa_world_model.core.compiled import Compiled
 from jepa_world_model.core.graph import View
+from jepa_world_model.core.memory import keep_freed_memory
 from jepa_world_model.core.optim import build_optimizer
 from jepa_world_model.core.step import train_step
 from jepa_world_model.core.task import Task
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(args.threads)
     precision = resolve_precision(args.precision, torch.device("cpu"))
     steps = arms(args.batch, args.frames, precision, compiled=args.compile)
