@@ -28,7 +28,7 @@ from jepa_world_model.core.task import Task
 Compiler = Callable[[torch.fx.GraphModule, list[Tensor]], Callable[..., Any]]
 
 # Of a group's gradient, by the type its products are computed in; what is further off is another program, not rounding.
-TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.25}
+TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}
 
 
 @dataclass
@@ -200,7 +200,7 @@ class Compiled:
         """What the program is called with, in the order that `_work` takes it apart."""
         task = self.task
         row = task.weight_row(tuple(loss.name for loss in task.losses), step, task.device)
-        drawn = draws.draw(task.context(None, draw).generator or _no_generator)
+        drawn = draws.draw(task.draws(draw))
         sizes = [x.to(task.device) for x in (task.sizes.mean, task.sizes.seen)] if task.sizes else []
         state = (*self.trained.values(), *self.constant.values())
         return [x.detach() for x in (*state, *leaves, *drawn, row, *sizes)]
@@ -242,9 +242,7 @@ class Compiled:
         context = self.task.context(batch)
         kept = {name: value.clone() for name, value in self.constant.items()}
         with draws, torch.no_grad():
-            self.task.terms_in(
-                replace(context, generator=draws.recording(context.generator or _no_generator))
-            )
+            self.task.terms_in(replace(context, generator=draws.recording(self.task.draws(0))))
             for name, value in kept.items():  # a look ahead moves no running statistics
                 self.constant[name].copy_(value)
         inputs = self._inputs(draws, leaves, step, step * parts)
@@ -299,7 +297,3 @@ class Compiled:
 
 
 REPORT = "train without --compile, and report it"
-
-
-def _no_generator(name: str) -> torch.Generator:
-    raise ContractError(f"{name!r} is drawn, but this task has no random streams")

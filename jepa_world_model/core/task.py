@@ -112,8 +112,11 @@ class Task:
 
     def context(self, batch: Any, step: int = 0) -> Context:
         """What latents and losses of one step may read besides latents."""
-        draws = partial(self.streams.torch, step=step, device=self.device)
-        return Context(self.model, batch, self.settings, draws, self.world)
+        return Context(self.model, batch, self.settings, self.draws(step), self.world)
+
+    def draws(self, step: int) -> Callable[[str], torch.Generator]:
+        """Each name's random stream of one step."""
+        return partial(self.streams.torch, step=step, device=self.device)
 
     def states(self, batch: Any, names: Collection[str], step: int = 0) -> dict[str, Any]:
         """The named latents and all they need, under this task's gates."""
