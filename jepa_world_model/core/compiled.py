@@ -110,13 +110,45 @@ def _refilled(tree: Any, tensors: Sequence[Tensor]) -> Any:
     return map_tree(lambda _: next(given), tree)
 
 
+def found_once(graph: torch.fx.Graph) -> None:
+    """Every operation with the same inputs is done once: losses look at the same things, each by itself.
+
+    graph: operations that write to no input of another one, as a compiler has them after its first passes.
+    """
+    known: dict[Any, torch.fx.Node] = {}
+    for node in list(graph.nodes):
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or (schema is not None and schema.is_mutable):
+            continue
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            continue
+        key = (node.target, str(node.args), str(node.kwargs))  # nodes are written by their names, one each
+        if key in known:
+            node.replace_all_uses_with(known[key])
+            graph.erase_node(node)
+        else:
+            known[key] = node
+
+
 def inductor(listed: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     """By torch's own compiler; nothing of Python's code is looked at again. Errors: UserError where that fails."""
     from torch._dynamo import lookup_backend
+    from torch._inductor import config
+    from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
     from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 
+    class Once(CustomGraphPass):
+        """`found_once` as inductor wants it: with a name for its cache."""
+
+        def __call__(self, graph: torch.fx.Graph) -> None:
+            found_once(graph)
+
+        def uuid(self) -> Any:
+            return get_hash_for_files((__file__,))
+
     try:
-        return lookup_backend("inductor")(listed, inputs)
+        with config.patch(joint_custom_post_pass=Once()):
+            return lookup_backend("inductor")(listed, inputs)
     except (InvalidCxxCompiler, CppCompileError, InductorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the step cannot be compiled here ({reason}); train without --compile") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from jepa_world_model.experiment.build import Experiment
 from jepa_world_model.experiment.compare import settings_difference
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.fork import describe_fork, find_parent, fork_sentences
+from jepa_world_model.losses.multi_box import missing
 
-BITS = ("threads", "devices", "versions", "cuda")  # what the last bits of a number depend on
+BITS = ("threads", "devices", "versions", "cuda", "multi_box")  # what the last bits of a number depend on
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ def begin(experiment: Experiment, average: Average | None) -> Beginning:
     if about and world.leads:
         atomic_write(run.folder / "fork.json", json.dumps(about, indent=1, default=str) + "\n")
     return Beginning(run, about.get("step", 0), {}, tuple(fork_sentences(about) if about else ()))
+
+
+def surroundings(argv: Sequence[str] = ()) -> dict[str, Any]:
+    """Code, versions, machine and command of this process, and whether it finds multi-box losses by C or why not."""
+    return environment(argv) | {"multi_box": missing() or "by C"}
 
 
 def _own_checkpoint(cfg: TrainConfig) -> Path | None:
@@ -139,7 +145,7 @@ def _other_machine(run: Run) -> list[str]:
         before = json.loads(run.environment.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    now = environment()
+    now = surroundings()
     odd = [name for name in BITS if isinstance(before, dict) and name in before and before[name] != now[name]]
     if not odd:
         return []

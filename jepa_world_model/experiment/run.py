@@ -20,15 +20,16 @@ from jepa_world_model.core.errors import UserError
 from jepa_world_model.core.log import JsonlSink, TerminalSink, closing, rewind_metrics
 from jepa_world_model.core.optim import set_lr
 from jepa_world_model.core.proof import ReachTable, prove
-from jepa_world_model.core.run import Run, atomic_write, environment
+from jepa_world_model.core.run import Run, atomic_write
 from jepa_world_model.core.step import train_step
+from jepa_world_model.core.task import Task
 from jepa_world_model.core.together import joined
 from jepa_world_model.data.episodes import describe
 from jepa_world_model.diagnostics.dashboard import write_dashboard
 from jepa_world_model.diagnostics.records import save_snapshot
 from jepa_world_model.diagnostics.report import write_report
 from jepa_world_model.diagnostics.snapshot import take_snapshot
-from jepa_world_model.experiment.begin import Beginning, begin
+from jepa_world_model.experiment.begin import Beginning, begin, surroundings
 from jepa_world_model.experiment.build import Experiment, build, spread
 from jepa_world_model.experiment.compare import APART
 from jepa_world_model.experiment.config import TrainConfig
@@ -39,6 +40,8 @@ from jepa_world_model.experiment.load import ACTIONS
 from jepa_world_model.experiment.plan import check_planning, plan_hook
 from jepa_world_model.experiment.tracking import Tracking, check_trackers, open_trackers
 from jepa_world_model.experiment.watch import Watch
+from jepa_world_model.losses.image_distance import MultiBoxConfig
+from jepa_world_model.losses.multi_box import missing
 from jepa_world_model.models.world_model import WorldModel
 
 PROOF_WINDOWS = 8  # the proof looks at structure; a few windows show it
@@ -113,7 +116,7 @@ def _announce(start: Beginning, experiment: Experiment, table: ReachTable) -> No
     ):  # fmt: skip
         atomic_write(run.folder / name, json.dumps(content, indent=1, default=str) + "\n")
     atomic_write(run.folder / "reach.md", table.to_markdown())
-    about = environment(sys.argv) | {"dataset": experiment.episodes.name}
+    about = surroundings(sys.argv) | {"dataset": experiment.episodes.name}
     if cfg.fork:
         about["fork"] = cfg.fork
     parameters = {group: sum(p.numel() for p in members.values()) for group, members in task.groups.items()}
@@ -131,8 +134,16 @@ def _announce(start: Beginning, experiment: Experiment, table: ReachTable) -> No
     print(f"parameters: {sum(parameters.values()):,}   windows: {len(experiment.loader.windows):,} to train, "
           f"{len(experiment.held_out):,} held out\n")  # fmt: skip
     print(table.to_text() + "\n")
-    for note in (*table.warnings(), *start.notes):
+    for note in (*table.warnings(), *start.notes, *_slower(task)):
         print(f"note: {note}")
+
+
+def _slower(task: Task) -> list[str]:
+    """A sentence where losses are found in a slower way than elsewhere."""
+    boxes = [loss.name for loss in task.losses if loss.options is MultiBoxConfig]
+    if not boxes or task.device.type != "cpu" or not missing():
+        return []
+    return [f"{', '.join(boxes)} by torch's operations, some milliseconds a step more than by C: {missing()}"]
 
 
 def _fit(start: Beginning, experiment: Experiment, average: Average | None, table: ReachTable) -> Outcome:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_world_model.core.barrier import stop
-
-TINY = 1e-6  # of an error of 1 (black against white): errors below it count as none
+from jepa_world_model.losses import multi_box as kernel
+from jepa_world_model.losses.multi_box import TINY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +157,8 @@ def _one_over_box_mean(e: Tensor, kernel: int, stride: int) -> Tensor:
     return boxes
 
 
-class _WeightedErrors(torch.autograd.Function):
-    """The sum over scales of share * the weighted mean of |difference|, with its gradient found on the way.
+class _WithSlopes(torch.autograd.Function):
+    """A distance of `difference` whose gradient is found on the way.
 
     The weights are constants, so the gradient is sign(difference) times a map that the value needs anyway. Autograd's own
     way keeps six maps of full size and walks through them backwards: 1.6 times as long, forward and backward.
@@ -165,24 +166,39 @@ class _WeightedErrors(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, difference: Tensor, lambdas: Sequence[float], hardness: Callable[[Tensor, int], Tensor]
+        ctx: Any, difference: Tensor, find: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
     ) -> Tensor:
-        n, channels = difference.shape[:2]
-        levels, total, slopes = _pyramid(difference, len(lambdas)), difference.new_zeros(()), []
-        for scale, share in enumerate(lambdas):
-            e = _error_of_constants(levels[scale])
-            weight = hardness(e, scale)
-            one_over = 1 / (weight.sum((1, 2)) + TINY)  # [N]
-            total = total + share / channels * ((e * weight).sum((1, 2)) * one_over).mean()
-            slopes.append(weight.mul_((share / channels / n * one_over)[:, None, None]))
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(_uphill(levels, slopes))
-        return total
+        distance, slopes = find(difference, ctx.needs_input_grad[0])
+        ctx.save_for_backward(slopes)
+        return distance
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (uphill,) = ctx.saved_tensors
-        return uphill * grad, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * grad, None
+
+
+def _weighted_errors(
+    lambdas: Sequence[float], hardness: Callable[[Tensor, int], Tensor], difference: Tensor, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The sum over scales of share * the weighted mean of |difference|, and its gradient where it is wanted."""
+    n, channels = difference.shape[:2]
+    levels, total, slopes = _pyramid(difference, len(lambdas)), difference.new_zeros(()), []
+    for scale, share in enumerate(lambdas):
+        e = _error_of_constants(levels[scale])
+        weight = hardness(e, scale)
+        one_over = 1 / (weight.sum((1, 2)) + TINY)  # [N]
+        total = total + share / channels * ((e * weight).sum((1, 2)) * one_over).mean()
+        slopes.append(weight.mul_((share / channels / n * one_over)[:, None, None]))
+    return total, _uphill(levels, slopes) if wanted else None
+
+
+def _by_kernel(o: MultiBoxConfig, difference: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
+    """The same of boxes, by C."""
+    distances, slopes = kernel.multi_box(
+        difference, o.kernels, o.strides, o.betas, o.lambdas, o.max_hardness, wanted
+    )
+    return distances.mean(), slopes
 
 
 def _uphill(levels: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
@@ -221,7 +237,7 @@ def _over_scales(
     difference: Tensor, lambdas: Sequence[float], hardness: Callable[[Tensor, int], Tensor]
 ) -> Tensor:
     """The weighted mean error of every scale, summed with lambdas."""
-    return _WeightedErrors.apply(difference, lambdas, hardness)
+    return _WithSlopes.apply(difference, partial(_weighted_errors, lambdas, hardness))
 
 
 def multi_box(x_hat: Tensor, x: Tensor, options: MultiBoxConfig | None = None) -> Tensor:
@@ -234,14 +250,17 @@ def multi_box(x_hat: Tensor, x: Tensor, options: MultiBoxConfig | None = None) -
 
 
 def multi_box_of(difference: Tensor, options: MultiBoxConfig | None = None) -> Tensor:
-    """`multi_box` of two pictures with this difference."""
+    """`multi_box` of two lists of pictures with this difference, [...,C,H,W]."""
     o = options or MultiBoxConfig()
+    if kernel.serves(difference):
+        # Not as one list of pictures: a compiler would write a view of the difference down a second time.
+        return _WithSlopes.apply(difference, partial(_by_kernel, o))
 
     def hardness(e: Tensor, scale: int) -> Tensor:
         one_over_mean = _one_over_box_mean(e, o.kernels[scale], o.strides[scale])
         return _hardness(e, one_over_mean, o.betas[scale], o.max_hardness)
 
-    return _over_scales(difference, o.lambdas, hardness)
+    return _over_scales(difference.flatten(0, -4), o.lambdas, hardness)
 
 
 def multi_box_mse(x_hat: Tensor, x: Tensor, options: MultiBoxMseConfig | None = None) -> Tensor:

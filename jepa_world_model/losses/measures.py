@@ -40,7 +40,10 @@ class _Changes(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return torch.cat([-grad[:, :1], grad[:, :-1] - grad[:, 1:], grad[:, -1:]], 1)
+        # Three dimensions: of more a compiler takes the second for channels, and lays the result out channels last.
+        flat = grad.flatten(2) if grad.dim() > 3 else grad
+        whole = torch.cat([-flat[:, :1], flat[:, :-1] - flat[:, 1:], flat[:, -1:]], 1)
+        return whole.view(*whole.shape[:2], *grad.shape[2:])
 
 
 def changes(sequence: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def recon_multi_box(view: View) -> Tensor:
     Formula: per scale of an image pyramid, the mean of the L1 error e weighted by (sg e / avgpool(sg
     e))^beta.
     """
-    return multi_box(pictures(view.x_hat), pictures(view.fixed.x), view.options)
+    return multi_box_of(view.x_hat - view.fixed.x, view.options)
 
 
 @LOSSES(
@@ -95,7 +95,7 @@ def pixel_delta_multi_box(view: View) -> Tensor:
 
     Formula: the multi-box distance of x_hat[t+1] - x_hat[t] and x[t+1] - x[t].
     """
-    return multi_box_of(pictures(changes(view.x_hat - view.fixed.x)), view.options)
+    return multi_box_of(changes(view.x_hat - view.fixed.x), view.options)
 
 
 @LOSSES("recon_zhat_multi_box", family="reconstruction", options=MultiBoxConfig, moves=("x_from_z_hat",),

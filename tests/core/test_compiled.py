@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from jepa_world_model.core.compiled import Compiled, inductor
+from jepa_world_model.core.compiled import Compiled, found_once, inductor
 from jepa_world_model.core.distributed import World
 from jepa_world_model.core.errors import ContractError, UserError
 from jepa_world_model.core.graph import Graph, Latent
@@ -212,6 +213,36 @@ def test_torch_compiles_it_to_the_same_values_and_says_so():
     assert_same(found, results(plain(other), other.model, *calls), rtol=1e-5, atol=1e-6)
     assert len(said) == 1
     assert "of the plain step's" in said[0]
+
+
+def test_what_is_looked_at_twice_is_found_once():
+    def looks(x):
+        drawn = torch.rand(3) - torch.rand(3)  # another number each time
+        return (x - 1).square().sum() + 3 * (x - 1).abs().sum(), (x - 1.5).sum() + drawn
+
+    listed = make_fx(looks)(torch.ones(3))
+    before = [node.target for node in listed.graph.nodes]
+    found_once(listed.graph)
+    listed.recompile()
+    after = [node.target for node in listed.graph.nodes]
+    assert before.count(torch.ops.aten.sub.Tensor) == 4  # of 1, of 1 again, of 1.5, of draws
+    assert after.count(torch.ops.aten.sub.Tensor) == 3
+    assert after.count(torch.ops.aten.rand.default) == 2
+    x = torch.randn(3)
+    assert torch.equal(listed(x)[0], looks(x)[0])
+
+
+def test_what_writes_is_never_left_out():
+    def writes(x):
+        y = x.clone()
+        y.add_(1)
+        y.add_(1)
+        return y
+
+    listed = make_fx(writes)(torch.ones(3))
+    found_once(listed.graph)
+    listed.recompile()
+    assert torch.equal(listed(torch.zeros(3)), torch.full((3,), 2.0))
 
 
 class TwoBiases(nn.Module):

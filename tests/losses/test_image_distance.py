@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from jepa_world_model.losses import image_distance as fast
+from jepa_world_model.losses import multi_box as kernel
 from jepa_world_model.losses.image_distance import (
     TINY,
     MultiBoxConfig,
@@ -32,6 +33,16 @@ OTHERS = {
     ),
     "patch": PatchConfig(patch=7, beta=2.5, max_hardness=1.5),
 }
+
+
+@pytest.fixture(autouse=True, params=["by C", "by torch"])
+def way(request, monkeypatch):
+    """Every test of boxes holds for both ways to find them."""
+    if request.param == "by torch":
+        monkeypatch.setattr(kernel, "serves", lambda difference: False)
+    elif kernel.missing():
+        pytest.skip(kernel.missing())
+    return request.param
 
 
 def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
