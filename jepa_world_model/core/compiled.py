@@ -147,7 +147,8 @@ def inductor(listed: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[...
             return get_hash_for_files((__file__,))
 
     try:
-        with config.patch(joint_custom_post_pass=Once()):
+        # Calls by C++: a step has some six hundred, and Python takes a tenth of its time to make them.
+        with config.patch(joint_custom_post_pass=Once(), cpp_wrapper=True):
             return lookup_backend("inductor")(listed, inputs)
     except (InvalidCxxCompiler, CppCompileError, InductorError) as error:
         reason = str(error).strip().splitlines()[0]
