@@ -1,11 +1,12 @@
 """What insulation costs: ratios of step times, taken in turns, and the time to one chunk of actions.
 
 Command: python benchmarks/vla_costs.py [--size tiny mid] [--batch 32] [--threads 1] [--rounds 30] [--precision bf16]
-[--out FILE]
+[--compile] [--out FILE]
 
 A step is forward, backward, clipping and AdamW on random robot rows. Five kinds take turns; a figure is the median of
 the ratios turn by turn. "Twice" runs the backbone once
 for the tokens and once for the actions, which is how two losses on two inputs are commonly written; it does not insulate.
+--compile: also the insulated step as `ki-train --compile` makes it.
 `mid` has the proportions of the published models: an expert of a sixth of the VLM, four prefix tokens to an action token.
 """
 
@@ -24,6 +25,7 @@ from flags import flags_of
 from timing import clock_for, interleaved, ratio
 
 from jepa_world_model.core.barrier import clip_grad_groups
+from jepa_world_model.core.compiled import Compiled
 from jepa_world_model.core.optim import OptimConfig, build_optimizer
 from jepa_world_model.core.task import Task
 from jepa_world_model.vla_ki.batch import KIBatch, collate
@@ -69,7 +71,13 @@ class Step:
     """One kind of training step, with a model and an optimizer of its own."""
 
     def __init__(
-        self, cfg: KIConfig, batch: KIBatch, precision: str, kinds: list[dict], samples: int
+        self,
+        cfg: KIConfig,
+        batch: KIBatch,
+        precision: str,
+        kinds: list[dict],
+        samples: int,
+        compiled: bool = False,
     ) -> None:
         device = batch.ids.device
         torch.manual_seed(0)
@@ -84,11 +92,15 @@ class Step:
             for kind in kinds
         ]  # fmt: skip
         self.optimizer = build_optimizer(self.tasks[0].groups, OptimConfig(lr=1e-4))
+        self.program = Compiled(self.tasks[0], say=print) if compiled else None
 
     def __call__(self) -> None:
         """Once; several tasks add their gradients."""
         self.optimizer.zero_grad(set_to_none=True)
-        sum(task.total(task.terms(self.batch))[0] for task in self.tasks).backward()
+        if self.program:
+            self.program(self.batch, 0)
+        else:
+            sum(task.total(task.terms(self.batch))[0] for task in self.tasks).backward()
         clip_grad_groups(self.tasks[0].groups, 1.0)
         self.optimizer.step()
 
@@ -130,11 +142,12 @@ def compare(size: str, args: argparse.Namespace, device: torch.device) -> dict[s
     cfg = SIZES[size]
     batch = random_batch(cfg, args.batch, device)
     both = {"fast_ce": 1.0, "flow": 1.0}
-    make = lambda kinds, samples=4: Step(cfg, batch, args.precision, kinds, samples)
+    make = lambda kinds, samples=4, **more: Step(cfg, batch, args.precision, kinds, samples, **more)
+    insulated = [{"weights": both, "setting": "insulated"}]
     steps = {
-        "insulated": make([{"weights": both, "setting": "insulated"}]),
+        "insulated": make(insulated),
         "joint": make([{"weights": both, "setting": "joint"}]),
-        "one sample": make([{"weights": both, "setting": "insulated"}], 1),
+        "one sample": make(insulated, 1),
         "no flow": make([{"weights": {"fast_ce": 1.0}, "setting": "insulated"}]),
         "twice": make(
             [
@@ -143,10 +156,13 @@ def compare(size: str, args: argparse.Namespace, device: torch.device) -> dict[s
             ]
         ),
     }
+    if args.compile:
+        steps["compiled"] = make(insulated, compiled=True)
     found = measured(steps, args.rounds, args.threads)
     ratios = {
         name: ratio(found[over], found[under])
         for name, over, under in (
+            *((("insulated_over_compiled", "insulated", "compiled"),) if args.compile else ()),
             ("insulated_over_joint", "insulated", "joint"),
             ("four_samples_over_one", "insulated", "one sample"),
             ("twice_over_insulated", "twice", "insulated"),
@@ -173,6 +189,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, help="write the ratios of the last size there as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

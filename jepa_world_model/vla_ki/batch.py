@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.vla_ki.model import KIConfig
 from jepa_world_model.vla_ki.prompt import Tokens
+
+NOWHERE = -1  # the place of a target that is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,7 @@ class KIBatch:
     ids: Tensor  # [B,L] int64
     token_mask: Tensor  # [B,L] bool
     ar_mask: Tensor  # [B,L] bool
-    supervised: Tensor  # [M] int64: places of the targets in the flattened [B*L], in row order
+    supervised: Tensor  # [M] int64: places of the targets in the flattened [B*L], in row order; below 0: none
     robot: Tensor  # [B] bool: rows with actions, before all others
     robots: int  # how many; known without asking the device
     actions: Tensor  # [B,T,A] float32, normalised, padded to the model's width; zeros in text rows
@@ -52,6 +55,14 @@ class KIBatch:
         taught[self.supervised] = True
         supervised = taught.view(self.ids.shape)[chosen].flatten().nonzero()[:, 0]
         return KIBatch(supervised=supervised, robots=int(parts["robot"].sum()), **parts)
+
+    def padded(self, targets: int) -> KIBatch:
+        """The same batch with `targets` places for targets, the last of them for none.
+
+        How many targets a batch has differs from one to the next; a compiled step is made for a number of them.
+        """
+        missing = targets - len(self.supervised)
+        return replace(self, supervised=F.pad(self.supervised, (0, missing), value=NOWHERE))
 
     @property
     def B(self) -> int:

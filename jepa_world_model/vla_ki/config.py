@@ -105,6 +105,9 @@ class KITrainConfig:
     # "bf16" is autocast, weights and losses stay in fp32; "auto": bf16 where the machine multiplies it natively. At the
     # default size conversions cost more than they save: 104 ms a step in bf16, 87 in fp32 (one AVX-512 core with AMX).
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    compile: bool = (
+        False  # one program for losses and gradients: faster steps after some minutes of compiling
+    )
     threads: int = 0  # CPU threads; 0: torch's own choice
     log_every: int = 20  # steps between records of the losses
     eval_every: int = 500  # steps between evaluations; 0: at the end only
@@ -150,6 +153,8 @@ class KITrainConfig:
             )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema must lie in [0, 1), got {self.ema}")
+        if self.compile and self.model.checkpointing:
+            raise ConfigError("compile would keep what model.checkpointing throws away; use one of them")
         self._refuse_disguises()
         self.gates()
 

@@ -133,10 +133,11 @@ def flow(view: View) -> Tensor:
 
 def _row_mean(view: View, chosen: Tensor) -> Tensor:
     """Mean over the chosen rows of each row's mean over its supervised tokens; exactly 0 without any."""
-    row = view.batch.supervised // view.batch.ids.shape[1]
-    ce = view.token_ce * chosen[row]
+    real = view.batch.supervised >= 0
+    row = view.batch.supervised.clamp(min=0) // view.batch.ids.shape[1]
+    ce = view.token_ce * (chosen[row] & real)
     totals = ce.new_zeros(len(chosen)).index_add(0, row, ce)
-    counts = ce.new_zeros(len(chosen)).index_add(0, row, torch.ones_like(ce))
+    counts = ce.new_zeros(len(chosen)).index_add(0, row, real.to(ce.dtype))
     rows = (totals / counts.clamp(min=1)).sum()
     return view.world.total(rows) / view.world.total(chosen.sum()).clamp(min=1)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from jepa_world_model.core.average import Average
 from jepa_world_model.core.barrier import joint_norm
 from jepa_world_model.core.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from jepa_world_model.core.compiled import Compiled
 from jepa_world_model.core.distributed import World
 from jepa_world_model.core.engine import Hook, Outcome, fit
 from jepa_world_model.core.errors import UserError
@@ -30,7 +31,7 @@ from jepa_world_model.core.step import train_step
 from jepa_world_model.core.together import joined
 from jepa_world_model.core.track import WandbTracker
 from jepa_world_model.vla_ki import pictures
-from jepa_world_model.vla_ki.batch import check_batch
+from jepa_world_model.vla_ki.batch import KIBatch, check_batch
 from jepa_world_model.vla_ki.build import Experiment, build, proof_rows, sharded
 from jepa_world_model.vla_ki.config import KITrainConfig, read_config
 from jepa_world_model.vla_ki.evaluate import judge_of
@@ -162,13 +163,21 @@ def _fit(exp: Experiment, average: Average | None, run: Run, start: int) -> Outc
     if average is not None:  # cut as the weights are, where several processes share them
         own = dict(task.model.named_parameters())
         average.values = {name: part_of(value, own[name]) for name, value in average.values.items()}
+    differentiate = _compiled(exp, start) if cfg.compile and start < cfg.steps else None
 
     def step_fn(step: int) -> dict[str, Tensor | float]:
         rate = set_lr(exp.optimizer, cfg.optim, step, cfg.steps)
         if cfg.flow_weight > 0 and exp.mixer.num_robots(step):
             slow_down(exp.optimizer, cfg.vlm_rate)
-        batch = exp.mixer.batch(step).to(exp.device)
-        values = train_step(task, exp.optimizer, batch, step, max_grad_norm=cfg.optim.max_grad_norm)
+        batch = _batch(exp, step)
+        values = train_step(
+            task,
+            exp.optimizer,
+            batch,
+            step,
+            max_grad_norm=cfg.optim.max_grad_norm,
+            differentiate=differentiate,
+        )
         if average is not None:
             average.update(task.model)
         if not exp.mixer.num_robots(step):  # a curve at 0 would look like a loss that is learned
@@ -197,6 +206,22 @@ def _fit(exp: Experiment, average: Average | None, run: Run, start: int) -> Outc
             should_stop=world.any,
             finish=save,
         )
+
+
+def _batch(exp: Experiment, step: int) -> KIBatch:
+    """The batch of a step, on the device; for a compiled step with as many targets as there could be."""
+    cfg, batch = exp.cfg, exp.mixer.batch(step)
+    if cfg.compile:
+        batch = batch.padded(cfg.batch_size * cfg.model.answer_length)
+    return batch.to(exp.device)
+
+
+def _compiled(exp: Experiment, start: int) -> Compiled:
+    """The step as one program, made for batches of questions alone, if they come, and for those with robot rows."""
+    program = Compiled(exp.task, say=lambda text: print(text, file=sys.stderr, flush=True))
+    for step in {start, min(max(start, exp.cfg.questions_alone), exp.cfg.steps - 1)}:
+        program.program(_batch(exp, step), step)
+    return program
 
 
 def slow_down(optimizer: torch.optim.Optimizer, factor: float) -> None:

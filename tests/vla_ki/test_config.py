@@ -91,3 +91,8 @@ def test_a_resumed_run_brings_its_settings(tmp_path):
 def test_the_old_name_of_the_fast_weight_is_understood():
     for words in (["--knowledge-insulation-lambda", "0.5"], ["--knowledge_insulation_lambda=0.5"]):
         assert read_config(words, prog="x", description="").ki_fast_loss_weight == 0.5
+
+
+def test_a_compiled_step_and_recomputed_layers_exclude_each_other():
+    with pytest.raises(UserError, match=r"what model.checkpointing throws away"):
+        KITrainConfig(compile=True, model=KIConfig(checkpointing=True))

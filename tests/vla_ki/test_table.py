@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from jepa_world_model.core.compiled import Compiled
 from jepa_world_model.core.errors import UserError
+from jepa_world_model.core.step import plainly
 from jepa_world_model.vla_ki.proofs import Kit
 from jepa_world_model.vla_ki.table import BARRIER, GRAPH, Settings, setting_gates
 from tests.vla_ki.tiny import CFG, tiny_batch, tiny_model
@@ -89,3 +91,43 @@ def test_more_samples_are_more_draws_of_the_same_loss(kit):
         for k in (1, 64)
     ]
     assert means[0] == pytest.approx(means[1], rel=0.8)
+
+
+def test_places_without_a_target_change_no_value_and_no_gradient(kit):
+    def look(batch):
+        task = kit.task("joint", kit.model)
+        terms = task.terms(batch)
+        sum(terms.values()).backward()
+        grads = {name: p.grad for name, p in kit.model.named_parameters()}
+        kit.model.zero_grad(set_to_none=True)
+        return terms, grads
+
+    padded = kit.batch.padded(kit.batch.ids.numel())
+    assert len(padded.supervised) == kit.batch.ids.numel() > len(kit.batch.supervised)
+    (terms, grads), (same, same_grads) = look(kit.batch), look(padded)
+    for name, term in terms.items():
+        torch.testing.assert_close(same[name], term, rtol=1e-6, atol=0)
+    for name, grad in grads.items():
+        torch.testing.assert_close(same_grads[name], grad, rtol=1e-4, atol=1e-7)
+
+
+def test_one_program_serves_batches_with_any_number_of_targets(kit):
+    """As listed, without a compiler: the numbers of the plain step on the batches as they come."""
+    task, seen = kit.task("insulated", kit.model), []
+    program = Compiled(task, compiler=lambda listed, inputs: seen.append(listed) or listed)
+    room = kit.batch.B * CFG.answer_length
+    batches = [tiny_batch(seed=seed) for seed in range(3)]
+    assert len({len(batch.supervised) for batch in batches}) > 1
+    for step, batch in enumerate(batches):
+        found = program(batch.padded(room), step)
+        grads = {name: p.grad for name, p in kit.model.named_parameters()}
+        kit.model.zero_grad(set_to_none=True)
+        want = plainly(task, batch, step, 0, 1)
+        for name, value in want.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
+        for name, p in kit.model.named_parameters():
+            assert (p.grad is None) == (grads[name] is None)
+            if p.grad is not None:
+                torch.testing.assert_close(grads[name], p.grad, rtol=1e-4, atol=1e-6)
+        kit.model.zero_grad(set_to_none=True)
+    assert len(seen) == 1

@@ -68,6 +68,20 @@ def test_a_resumed_run_is_bitwise_the_one_that_was_not_stopped(place):
         assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_a_compiled_run_learns_the_same_and_says_what_it_compiled(place, capsys, monkeypatch):
+    monkeypatch.setattr("jepa_world_model.core.compiled.inductor", lambda listed, inputs: listed)
+    asked = {"batch_size": 8, "data.questions_first": 2}
+    train_main(flags(place, name="plain", **asked))
+    assert "\ncompiled " not in capsys.readouterr().err
+    train_main(flags(place, name="compiled", compile=True, **asked))
+    assert capsys.readouterr().err.count("\ncompiled ") == 2  # questions alone, and with robot rows
+    plain, compiled = (metrics(place / "runs" / name) for name in ("plain", "compiled"))
+    for step, row in plain.items():
+        for name, value in row.items():
+            if name.startswith(("loss/", "grad_norm/")):
+                assert compiled[step][name] == pytest.approx(value, rel=1e-3), (step, name)
+
+
 @pytest.mark.parametrize(
     "arm",
     [
