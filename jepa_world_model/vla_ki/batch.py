@@ -52,7 +52,7 @@ class KIBatch:
             name: value[chosen] for name, value in vars(self).items() if name not in ("supervised", "robots")
         }
         taught = torch.zeros(self.ids.numel(), dtype=torch.bool, device=self.ids.device)
-        taught[self.supervised] = True
+        taught[self.supervised[self.supervised >= 0]] = True
         supervised = taught.view(self.ids.shape)[chosen].flatten().nonzero()[:, 0]
         return KIBatch(supervised=supervised, robots=int(parts["robot"].sum()), **parts)
 

@@ -40,6 +40,13 @@ def test_chosen_rows_keep_their_targets():
     assert chosen.supervised.tolist() == [p - length for p in batch.supervised.tolist() if p >= length]
 
 
+def test_places_for_no_target_belong_to_no_row():
+    batch = tiny_batch()
+    padded = batch.padded(batch.ids.numel())
+    for row in range(batch.B):
+        assert torch.equal(padded.rows([row]).supervised, batch.rows([row]).supervised)
+
+
 def test_moving_a_batch_keeps_it_equal():
     batch = tiny_batch()
     moved = batch.to("cpu")
