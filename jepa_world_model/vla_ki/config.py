@@ -103,11 +103,11 @@ class KITrainConfig:
     flow_weight: float = 1.0  # of the flow-matching loss; 0: no action training
     vqa_weight: float = 1.0  # of the answers' cross entropy, where data.vqa_share is above 0
     # "bf16" is autocast, weights and losses stay in fp32; "auto": bf16 where the machine multiplies it natively. At the
-    # default size conversions cost more than they save: 104 ms a step in bf16, 87 in fp32 (one AVX-512 core with AMX).
+    # default size conversions cost more than they save: 104 ms a step in bf16, 87 in fp32 (one AVX-512 core with AMX). In a
+    # compiled step they do not: 32 and 42 (two).
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    compile: bool = (
-        False  # one program for losses and gradients: faster steps after some minutes of compiling
-    )
+    # one program for losses and gradients: faster steps after some minutes of compiling (docs/vla.md)
+    compile: bool = False
     threads: int = 0  # CPU threads; 0: torch's own choice
     log_every: int = 20  # steps between records of the losses
     eval_every: int = 500  # steps between evaluations; 0: at the end only
