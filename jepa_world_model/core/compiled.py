@@ -147,8 +147,9 @@ def inductor(listed: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[...
             return get_hash_for_files((__file__,))
 
     try:
-        # Calls by C++: a step has some six hundred, and Python takes a tenth of its time to make them.
-        with config.patch(joint_custom_post_pass=Once(), cpp_wrapper=True):
+        # Calls by C++: a step has some six hundred, and Python takes a tenth of its time to make them. Untried on a GPU.
+        by_cpp = all(x.device.type == "cpu" for x in inputs)
+        with config.patch(joint_custom_post_pass=Once(), cpp_wrapper=by_cpp):
             return lookup_backend("inductor")(listed, inputs)
     except (InvalidCxxCompiler, CppCompileError, InductorError) as error:
         reason = str(error).strip().splitlines()[0]
