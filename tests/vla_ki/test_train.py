@@ -79,7 +79,7 @@ def test_a_compiled_run_learns_the_same_and_says_what_it_compiled(place, capsys,
     for step, row in plain.items():
         for name, value in row.items():
             if name.startswith(("loss/", "grad_norm/")):
-                assert compiled[step][name] == pytest.approx(value, rel=1e-3), (step, name)
+                assert compiled[step][name] == pytest.approx(value, rel=1e-6), (step, name)
 
 
 @pytest.mark.parametrize(
