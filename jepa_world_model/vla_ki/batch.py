@@ -60,8 +60,11 @@ class KIBatch:
         """The same batch with `targets` places for targets, the last of them for none.
 
         How many targets a batch has differs from one to the next; a compiled step is made for a number of them.
+        Errors: ValueError where the batch has more.
         """
         missing = targets - len(self.supervised)
+        if missing < 0:
+            raise ValueError(f"the batch has {len(self.supervised)} targets, {targets} was to be the most")
         return replace(self, supervised=F.pad(self.supervised, (0, missing), value=NOWHERE))
 
     @property

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_world_model.core import native
 from jepa_world_model.core.errors import UserError
 from jepa_world_model.experiment import run
-from jepa_world_model.losses import image_distance, multi_box
+from jepa_world_model.losses import multi_box
 from jepa_world_model.losses.image_distance import MultiBoxConfig, multi_box_of
 from tests.losses.test_image_distance import pictures
-from tests.losses.world import make_task
+from tests.losses.world import make_batch, make_task
 from tests.reference import image_distance as slow
 
 by_c = pytest.mark.skipif(bool(multi_box.missing()), reason=multi_box.missing())
@@ -144,7 +143,14 @@ def test_a_library_that_finds_something_else_is_not_believed(monkeypatch, tmp_pa
 
 
 @by_c
-def test_here_it_is_by_c():
-    assert run._slower(make_task({"recon_multi_box": 1.0, "jepa": 1.0})) == []
-    assert native._folder().is_dir()
-    assert image_distance.kernel is multi_box
+def test_losses_on_pictures_are_found_by_c_here_and_nothing_is_said(monkeypatch):
+    task, shapes, own = (
+        make_task({"recon_multi_box": 1.0, "pixel_delta_multi_box": 1.0}),
+        [],
+        multi_box.multi_box,
+    )
+    monkeypatch.setattr(multi_box, "multi_box", lambda d, *rest: (shapes.append(d.shape), own(d, *rest))[1])
+    batch = make_batch()
+    task.terms(batch)
+    assert shapes == [batch.frames.shape, (batch.B, batch.T - 1, *batch.frames.shape[2:])]
+    assert run._slower(task) == []

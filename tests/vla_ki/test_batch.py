@@ -47,6 +47,13 @@ def test_places_for_no_target_belong_to_no_row():
         assert torch.equal(padded.rows([row]).supervised, batch.rows([row]).supervised)
 
 
+def test_no_target_is_cut_off():
+    batch = tiny_batch()
+    assert torch.equal(batch.padded(len(batch.supervised)).supervised, batch.supervised)
+    with pytest.raises(ValueError, match="was to be the most"):
+        batch.padded(len(batch.supervised) - 1)
+
+
 def test_moving_a_batch_keeps_it_equal():
     batch = tiny_batch()
     moved = batch.to("cpu")
