@@ -59,7 +59,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_every_configuration(wheel
     assert held == {str(path.relative_to(ROOT)) for path in inside} | configs | {
         "jepa_world_model_trainer.py"
     }
-    assert {"jepa_world_model/py.typed", "jepa_world_model/losses/multi_box.c"} <= set(held)
+    sources = {"jepa_world_model/losses/multi_box.c", "jepa_world_model/models/soft_argmax.c"}
+    assert {"jepa_world_model/py.typed", *sources} <= set(held)
 
 
 def test_the_metadata_tell_the_version_the_pythons_and_the_extras(wheel):

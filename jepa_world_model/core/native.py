@@ -16,12 +16,18 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from jepa_world_model.core.errors import UserError
 
 COMPILERS = ("cc", "gcc", "clang")  # the first that is found, unless CC says which
-BASE = ("-std=c99", "-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+BASE = ("-std=c99", "-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 # Tried in turn: what a compiler or machine does not know is left out.
 FLAGS = (
     ("-march=native", "-fopenmp", "-mprefer-vector-width=512"),
@@ -29,6 +35,63 @@ FLAGS = (
     ("-march=native",),
     (),
 )
+
+
+_LIBRARY = torch.library.Library("jepa_world_model", "FRAGMENT")
+
+
+def operator(schema: str, on_cpu: Callable[..., Any], shaped: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator that compilers see as one step: torch.ops.jepa_world_model.<name>.
+
+    schema: its arguments and results. shaped: empty results, from tensors without numbers. Not by `custom_op`: its checks in
+    Python take 0.1 ms a call in the middle of a step, and what is called here writes to its own results alone.
+    """
+    name = schema.partition("(")[0]
+    # Any layout is taken: a compiler that had to see to it would copy the tensors first.
+    _LIBRARY.define(schema, tags=(torch.Tag.flexible_layout,))
+    _LIBRARY.impl(name, on_cpu, "CPU")
+    torch.library.register_fake(f"jepa_world_model::{name}", shaped, lib=_LIBRARY)
+    return getattr(torch.ops.jepa_world_model, name).default
+
+
+@dataclass
+class Routine:
+    """The function of a C source that bears the source's name; it returns 0, or 1 where there is no memory.
+
+    Compiled on first use, and believed when it finds what is known of a small case. probe: what the bare function finds there;
+    numpy alone, since the question may come in the middle of a trace. expected: what it must find.
+    """
+
+    source: Path
+    arguments: Sequence[Any]  # their types
+    probe: Callable[[Callable[..., int]], Sequence[float]]
+    expected: Sequence[float]
+
+    @functools.cached_property
+    def found(self) -> Callable[..., int] | UserError:
+        """The function, or why there is none."""
+        try:
+            function = getattr(load(self.source), self.source.stem)
+        except UserError as error:
+            return error
+        function.argtypes, function.restype = self.arguments, ctypes.c_int
+        found = self.probe(function)
+        if not np.allclose(found, self.expected, rtol=1e-4, atol=1e-6):
+            return UserError(
+                f"{self.source.name} is compiled to something else here: {found} for {self.expected}"
+            )
+        return function
+
+    def missing(self) -> str:
+        """Why there is none here; empty where there is one."""
+        return str(self.found) if isinstance(self.found, UserError) else ""
+
+    def __call__(self, *arguments: Any) -> None:
+        """Errors: UserError where there is none; MemoryError."""
+        if isinstance(self.found, UserError):
+            raise self.found
+        if self.found(*arguments):
+            raise MemoryError(f"no memory for {self.source.stem}")
 
 
 def load(source: Path) -> ctypes.CDLL:

@@ -26,9 +26,11 @@ from jepa_world_model.experiment.build import Experiment
 from jepa_world_model.experiment.compare import settings_difference
 from jepa_world_model.experiment.config import TrainConfig
 from jepa_world_model.experiment.fork import describe_fork, find_parent, fork_sentences
-from jepa_world_model.losses.multi_box import missing
+from jepa_world_model.losses import multi_box
+from jepa_world_model.models import soft_argmax
 
-BITS = ("threads", "devices", "versions", "cuda", "multi_box")  # what the last bits of a number depend on
+BY_C = {"multi_box": multi_box.ROUTINE, "soft_argmax": soft_argmax.ROUTINE}
+BITS = ("threads", "devices", "versions", "cuda", *BY_C)  # what the last bits of a number depend on
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def begin(experiment: Experiment, average: Average | None) -> Beginning:
 
 def surroundings(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Code, versions, machine and command of this process, and whether it finds multi-box losses by C or why not."""
-    return environment(argv) | {"multi_box": missing() or "by C"}
+    return environment(argv) | {name: routine.missing() or "by C" for name, routine in BY_C.items()}
 
 
 def _own_checkpoint(cfg: TrainConfig) -> Path | None:

@@ -29,7 +29,7 @@ from jepa_world_model.diagnostics.dashboard import write_dashboard
 from jepa_world_model.diagnostics.records import save_snapshot
 from jepa_world_model.diagnostics.report import write_report
 from jepa_world_model.diagnostics.snapshot import take_snapshot
-from jepa_world_model.experiment.begin import Beginning, begin, surroundings
+from jepa_world_model.experiment.begin import BY_C, Beginning, begin, surroundings
 from jepa_world_model.experiment.build import Experiment, build, spread
 from jepa_world_model.experiment.compare import APART
 from jepa_world_model.experiment.config import TrainConfig
@@ -41,7 +41,7 @@ from jepa_world_model.experiment.plan import check_planning, plan_hook
 from jepa_world_model.experiment.tracking import Tracking, check_trackers, open_trackers
 from jepa_world_model.experiment.watch import Watch
 from jepa_world_model.losses.image_distance import MultiBoxConfig
-from jepa_world_model.losses.multi_box import missing
+from jepa_world_model.models.encoder import SpatialSoftArgmax
 from jepa_world_model.models.world_model import WorldModel
 
 PROOF_WINDOWS = 8  # the proof looks at structure; a few windows show it
@@ -139,11 +139,17 @@ def _announce(start: Beginning, experiment: Experiment, table: ReachTable) -> No
 
 
 def _slower(task: Task) -> list[str]:
-    """A sentence where losses are found in a slower way than elsewhere."""
-    boxes = [loss.name for loss in task.losses if loss.options is MultiBoxConfig]
-    if not boxes or task.device.type != "cpu" or not missing():
+    """A sentence where losses and latents are found in a slower way than elsewhere."""
+    found = {loss.name: "multi_box" for loss in task.losses if loss.options is MultiBoxConfig}
+    if any(isinstance(module, SpatialSoftArgmax) for module in task.model.modules()):
+        found["key points"] = "soft_argmax"
+    why = {name: BY_C[routine].missing() for name, routine in found.items()}
+    slower = [name for name, reason in why.items() if reason]
+    if not slower or task.device.type != "cpu":
         return []
-    return [f"{', '.join(boxes)} by torch's operations, some milliseconds a step more than by C: {missing()}"]
+    return [
+        f"{', '.join(slower)} by torch's operations, some milliseconds a step more than by C: {why[slower[0]]}"
+    ]
 
 
 def _fit(start: Beginning, experiment: Experiment, average: Average | None, table: ReachTable) -> Outcome:

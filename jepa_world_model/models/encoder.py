@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_world_model.model_config import ModelConfig
+from jepa_world_model.models import soft_argmax
 from jepa_world_model.models.backbone import Backbone
 from jepa_world_model.models.fused import relu_of
 from jepa_world_model.models.layers import initialised, recomputed, to_sphere
@@ -34,8 +35,12 @@ class SpatialSoftArgmax(nn.Module):
         self.register_buffer("grid", torch.stack([x.flatten(), y.flatten()], 1), persistent=False)  # [S*S,2]
 
     def forward(self, heat: Tensor) -> Tensor:
+        if soft_argmax.serves(heat):
+            return soft_argmax.points_of(heat.transpose(1, 2), self.sharpness, self.grid).flatten(1)
         cells = heat.shape[-1:]
-        share = F.layer_norm(heat, cells, weight=self.sharpness.expand(cells)).softmax(-1)
+        share = F.layer_norm(heat.float(), cells, self.sharpness.expand(cells), eps=soft_argmax.TINY).softmax(
+            -1
+        )
         return (share @ self.grid).transpose(1, 2).flatten(1)
 
 
@@ -62,14 +67,19 @@ class Readout(nn.Module):
 
     def forward(self, fine: Tensor, last: Tensor) -> Tensor:
         flat = torch.relu(self.squeeze(last)).flatten(1) if self.has_flat else None
-        # A product by hand: a 1x1 convolution would leave its maps in another order than the softmax wants.
-        heat = self.heat.weight @ fine.flatten(2) if self.has_points else None  # [N,K,S*S]
+        heat = self._heat(fine) if self.has_points else None
         with torch.autocast(last.device.type, enabled=False):
             parts = [] if flat is None else [self.flat(flat.float())]
             if heat is not None:
-                parts.append(self.point(self.where(heat.float())))
+                parts.append(self.point(self.where(heat)))
             z = sum(parts[1:], parts[0])
         return to_sphere(z) if self.z_norm else z
+
+    def _heat(self, fine: Tensor) -> Tensor:
+        """Heat maps [N,K,S*S], each in one piece for torch's softmax, and side by side for ours."""
+        if soft_argmax.serves(fine):
+            return self.heat(fine.permute(0, 2, 3, 1).flatten(1, 2)).transpose(1, 2)
+        return self.heat.weight @ fine.flatten(2)
 
 
 class Convolutions(nn.Module):

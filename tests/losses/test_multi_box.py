@@ -5,28 +5,32 @@ Its values and gradients are held to a slow twin in test_image_distance.py, both
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from jepa_world_model.core.errors import UserError
-from jepa_world_model.experiment import run
+from jepa_world_model.experiment import begin, run
 from jepa_world_model.losses import multi_box
 from jepa_world_model.losses.image_distance import MultiBoxConfig, multi_box_of
+from jepa_world_model.models import soft_argmax
 from tests.losses.test_image_distance import pictures
 from tests.losses.world import make_batch, make_task
 from tests.reference import image_distance as slow
 
-by_c = pytest.mark.skipif(bool(multi_box.missing()), reason=multi_box.missing())
+MISSING = multi_box.ROUTINE.missing()
+by_c = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 DEFAULT = ((8, 16, 16), (4, 8, 8), (2.0, 2.0, 2.0), (1 / 3, 1 / 3, 1 / 3), 100.0)
 
 
 @pytest.fixture
-def forgotten():
-    """The library is looked for again, now and after the test."""
-    multi_box._function.cache_clear()
-    yield
-    multi_box._function.cache_clear()
+def forgotten(monkeypatch):
+    """The library is looked for again."""
+    for module in (multi_box, soft_argmax):
+        monkeypatch.setattr(module, "ROUTINE", dataclasses.replace(module.ROUTINE))
+        monkeypatch.setitem(begin.BY_C, module.ROUTINE.source.stem, module.ROUTINE)
 
 
 def by_torch(monkeypatch, difference, options=None):
@@ -45,7 +49,7 @@ def test_what_is_expected_of_the_probe_is_what_the_slow_twin_finds():
     for number in (0, 1):
         one = pictures[number : number + 1]
         assert slow.multi_box(one, 0 * one, options, multi_box.TINY) == pytest.approx(
-            multi_box.EXPECTED[number], rel=1e-5
+            multi_box.ROUTINE.expected[number], rel=1e-5
         )
 
 
@@ -124,7 +128,7 @@ def test_without_a_compiler_it_is_torch_and_the_run_says_so(monkeypatch, tmp_pat
     assert torch.equal(found, want[0])
     assert torch.equal(torch.autograd.grad(found, d)[0], want[1])
     (sentence,) = run._slower(make_task({"recon_multi_box": 1.0, "jepa": 1.0}))
-    assert "recon_multi_box" in sentence
+    assert "recon_multi_box, key points by torch" in sentence
     assert "there is no C compiler here (no-such-compiler)" in sentence
     with pytest.raises(UserError, match="no C compiler"):
         multi_box.multi_box(d.detach(), *DEFAULT, True)
@@ -133,12 +137,12 @@ def test_without_a_compiler_it_is_torch_and_the_run_says_so(monkeypatch, tmp_pat
 @by_c
 def test_a_library_that_finds_something_else_is_not_believed(monkeypatch, tmp_path, forgotten):
     wrong = tmp_path / "multi_box.c"
-    text = multi_box.SOURCE.read_text()
+    text = multi_box.ROUTINE.source.read_text()
     assert text.count("0.25f * (") == 1
     wrong.write_text(text.replace("0.25f * (", "0.26f * ("))
-    monkeypatch.setattr(multi_box, "SOURCE", wrong)
+    monkeypatch.setattr(multi_box.ROUTINE, "source", wrong)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert "compiled to something else here" in multi_box.missing()
+    assert "compiled to something else here" in multi_box.ROUTINE.missing()
     assert not multi_box.serves(torch.zeros(1, 3, 8, 8))
 
 
