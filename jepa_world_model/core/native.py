@@ -58,8 +58,8 @@ def operator(schema: str, on_cpu: Callable[..., Any], shaped: Callable[..., Any]
 class Routine:
     """The function of a C source that bears the source's name; it returns 0, or 1 where there is no memory.
 
-    Compiled on first use, and believed when it finds what is known of a small case. probe: what the bare function finds there;
-    numpy alone, since the question may come in the middle of a trace. expected: what it must find.
+    Compiled on first use, and believed when it finds what is known of a small case. probe: what the bare function finds
+    there; numpy alone, since the question may come in the middle of a trace. expected: what it must find.
     """
 
     source: Path
