@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +61,32 @@ def test_products_are_run_again_as_often_and_with_the_same_work(monkeypatch):
     ridden = lambda: relu_of(layer[0], torch.ones(2, 3, 4, 4)).sum().backward()
     convolution = 2 * first  # forward, and back to the weights
     assert products.flops_of(ridden) == products.flops_of(products.products_of(ridden)) == convolution
+
+
+def test_what_lies_inside_an_operation_of_the_program_is_counted_once():
+    import accounting
+
+    event = lambda name, start, end: SimpleNamespace(
+        name=name, time_range=SimpleNamespace(start=start, end=end, elapsed_us=lambda: end - start)
+    )
+    events = [
+        event("aten::early", 0, 5),
+        event("## Call CompiledFxGraph f ##", 10, 1_000),
+        event("graph_0_cpp_fused_relu_1", 20, 40),
+        event("aoti_torch_cpu_convolution", 100, 400),
+        event("aten::mkldnn_convolution", 110, 390),
+        event("jepa_world_model::multi_box", 400, 500),
+        event("aten::after", 1_000, 1_010),
+    ]
+    record = SimpleNamespace(events=lambda: events[::-1])
+    assert list(accounting.operations(record)) == [
+        ("program", 990), ("graph_0_cpp_fused_relu_1", 20), ("aoti_torch_cpu_convolution", 300),
+        ("jepa_world_model::multi_box", 100),
+    ]  # fmt: skip
+    kinds = [accounting.kind_of(*one) for one in accounting.operations(record)]
+    assert kinds[1:] == ["small kernels", "convolutions", "our C"]
+    assert accounting.kind_of("graph_0_cpp_fused_relu_1", 51) == "kernels over maps and pictures"
+    assert set(kinds[1:]) < set(accounting.KINDS)
 
 
 def test_a_ratio_that_is_out_of_bounds_is_told(monkeypatch, capsys):

@@ -149,9 +149,8 @@ def inductor(listed: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[...
     try:
         # Calls by C++: a step has some six hundred, and Python takes a tenth of its time to make them. Untried on a GPU.
         options = {"cpp_wrapper": all(x.device.type == "cpu" for x in inputs)}
-        if hasattr(
-            config, "cpp_wrapper_build_separate"
-        ):  # what calls is not made faster: that takes half the time
+        if hasattr(config, "cpp_wrapper_build_separate"):
+            # What makes the calls is compiled less thoroughly than what is called: two thirds of the time, as fast a step.
             options["cpp_wrapper_build_separate"] = options["cpp_wrapper"]
         with config.patch(joint_custom_post_pass=Once(), **options):
             return lookup_backend("inductor")(listed, inputs)

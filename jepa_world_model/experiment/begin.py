@@ -67,7 +67,7 @@ def begin(experiment: Experiment, average: Average | None) -> Beginning:
 
 
 def surroundings(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Code, versions, machine and command of this process, and whether it finds multi-box losses by C or why not."""
+    """Code, versions, machine and command of this process, and what it finds by C, or why not."""
     return environment(argv) | {name: routine.missing() or "by C" for name, routine in BY_C.items()}
 
 

@@ -61,7 +61,7 @@ def points_of(heat: Tensor, sharpness: Tensor, grid: Tensor) -> Tensor:
 
     heat [N,cells,K], fp32 or bf16; sharpness []; grid [cells,2], where the cells are. Returns [N,2,K], fp32.
     """
-    return _Points.apply(heat, sharpness, grid)
+    return _Points.apply(heat, sharpness.float(), grid.float().contiguous())
 
 
 class _Points(torch.autograd.Function):

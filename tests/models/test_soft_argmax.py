@@ -66,10 +66,13 @@ def test_heat_in_bf16_is_taken_and_its_gradient_rounded_once():
 
 
 @by_c
-def test_a_view_is_what_it_shows():
+def test_a_view_is_what_it_shows_and_a_type_what_it_says():
     heat, grid, grad = drawn(2, 49, 20)
     view = heat.transpose(1, 2).contiguous().transpose(1, 2)
-    assert all(map(torch.equal, found(view, 4.0, grid, grad), found(heat, 4.0, grid, grad)))
+    where = grid.T.contiguous().T
+    assert all(map(torch.equal, found(view, 4.0, where, grad), found(heat, 4.0, grid, grad)))
+    half = soft_argmax.points_of(heat, torch.tensor(4.0, dtype=torch.bfloat16), grid.bfloat16())
+    assert torch.equal(half, soft_argmax.points_of(heat, torch.tensor(4.0), grid.bfloat16().float()))
 
 
 @by_c
