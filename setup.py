@@ -6,7 +6,7 @@ setup(
     packages=[*find_packages(include=["jepa_world_model", "jepa_world_model.*"]), "jepa_world_model.configs"],
     package_dir={"jepa_world_model.configs": "configs"},
     package_data={
-        "jepa_world_model": ["py.typed", "diagnostics/assets/*", "losses/*.c"],
+        "jepa_world_model": ["py.typed", "diagnostics/assets/*", "losses/*.c", "models/*.c"],
         "jepa_world_model.configs": ["*.toml", "recipes/*.toml"],
     },
 )
