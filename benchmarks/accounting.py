@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from flags import flags_of
+from throughput import settings
 from torch.profiler import ProfilerActivity, profile
 
 from jepa_world_model.commands.gradients import synthetic_batch, with_actions
@@ -25,7 +26,7 @@ from jepa_world_model.core.compiled import Compiled
 from jepa_world_model.core.memory import keep_freed_memory
 from jepa_world_model.core.optim import build_optimizer
 from jepa_world_model.core.step import update_if
-from jepa_world_model.experiment import TrainConfig, build_task
+from jepa_world_model.experiment import build_task
 from jepa_world_model.experiment.build import no_decay
 
 KINDS = ("convolutions", "matrix products", "kernels over maps and pictures", "small kernels", "our C", "other operations",
@@ -86,12 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    horizon = min(8, args.frames - 1)
-    cfg = with_actions(
-        TrainConfig(
-            batch_size=args.batch, seq_len=args.frames, rollout_horizon=horizon, precision=args.precision
-        )
-    )
+    cfg = with_actions(settings(args.batch, args.frames, args.precision))
     task, batch = build_task(cfg), synthetic_batch(cfg, args.batch)
     optimizer = build_optimizer(task.groups, dataclasses.replace(cfg.optim, lr_scale={}), no_decay)
     compiled, sound = Compiled(task, say=print), torch.ones((), dtype=torch.bool)

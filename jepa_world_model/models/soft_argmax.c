@@ -158,17 +158,13 @@ int soft_argmax(const void *heat, int half, const float *grid, int64_t n, int64_
                 const char *own = (const char *)heat + start;
                 float *place = points + 2 * i * maps + from, *rest = kept + KEPT * i * maps + from;
                 if (!grad) {
-                    if (count == LANES && !half) find(own, 0, grid, cells, maps, LANES, *sharpness, tiny, room, place, rest);
-                    else find(own, half, grid, cells, maps, count, *sharpness, tiny, room, place, rest);
+                    find(own, half, grid, cells, maps, count, *sharpness, tiny, room, place, rest);
                     continue;
                 }
                 const float *pulled = grad + 2 * i * maps + from;
                 char *to = (char *)slopes + start;
                 float *into = into_sharpness + i * maps + from;
-                if (count == LANES && !half)
-                    follow(own, 0, grid, cells, maps, LANES, *sharpness, room, place, rest, pulled, to, into);
-                else
-                    follow(own, half, grid, cells, maps, count, *sharpness, room, place, rest, pulled, to, into);
+                follow(own, half, grid, cells, maps, count, *sharpness, room, place, rest, pulled, to, into);
             }
         }
         free(memory);

@@ -77,13 +77,10 @@ def test_a_view_is_what_it_shows(monkeypatch):
 
 
 @by_c
-def test_the_bits_do_not_depend_on_the_number_of_threads():
-    d, before = pictures(7, 3, 40, 40), torch.get_num_threads()
-    try:
-        found = [(torch.set_num_threads(n), multi_box.multi_box(d, *DEFAULT, True))[1] for n in (1, 2, 3)]
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for one in found for a, b in zip(one, found[0], strict=True))
+def test_the_bits_do_not_depend_on_the_number_of_threads(at_threads):
+    d = pictures(7, 3, 40, 40)
+    first, *others = at_threads(lambda: multi_box.multi_box(d, *DEFAULT, True), 1, 2, 3)
+    assert all(torch.equal(a, b) for one in others for a, b in zip(one, first, strict=True))
 
 
 @by_c
